@@ -1,0 +1,1 @@
+"""Companion to "Contrastive Learning with Synthetic Positives" (ECCV'24)."""

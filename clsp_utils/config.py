@@ -1,0 +1,273 @@
+"""Every setting of every stage, and the named profiles. Knows nothing of torch.
+
+A profile is a tree of frozen dataclasses. `profile("laptop", "candidates.k=4")` returns it with
+single fields replaced; pydantic checks names, types and ranges at once, before any computation.
+"""
+
+import ast
+import dataclasses
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the value and what is allowed."""
+
+
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Step = Annotated[int, Field(ge=0, le=999)]
+Shares = Annotated[tuple[Share, ...], Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+# DDIM steps spread evenly over T = 1000 only when their number divides it.
+Steps = Literal[1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500, 1000]
+Method = Literal["SimCLR", "MoCoV2", "CLSP-SimCLR", "CLSP-MoCoV2", "third view", "supervised"]
+
+settings = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+
+
+@settings
+class Data:
+    """Which images (see `data.load`)."""
+
+    name: Literal["digits"] = "digits"
+    size: Annotated[int, Field(ge=8, le=512)] = 16  # pixels a side
+    draws: Count = 3  # pictures of each training digit, each on its own background
+    limit: Annotated[int, Field(ge=0)] = 0  # use only so many training images; 0 = all
+    # "validation" holds a fifth of the training strokes out and never touches the test split:
+    # every choice of a setting was made there.
+    evaluate_on: Literal["test", "validation"] = "test"
+
+
+@settings
+class UNet:
+    """Shape of diffusers' `UNet2DModel`."""
+
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 96)  # one entry a resolution, each half the one before
+    layers: Count = 1  # residual blocks a resolution in the encoder half
+    attention: tuple[int, ...] = ()  # resolutions, in pixels, with attention besides the mid-block
+    dropout: Share = 0.0
+    groups: Count = 8  # of group norm
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> Self:
+        if any(channels % self.groups for channels in self.channels):
+            raise ValueError(f"channels={self.channels} must be multiples of groups={self.groups}")
+        return self
+
+
+@settings
+class Diffusion:
+    """Training of the unconditional diffusion model (method step 1)."""
+
+    unet: UNet = UNet()
+    steps: Count = 2000
+    batch: Count = 64
+    lr: Positive = 2e-3
+    warmup: Count = 100  # steps
+    ema_decay: Share = 0.995
+    snr_gamma: NotNegative = 5.0  # min-SNR weighting of the loss (arXiv 2303.09556); 0 = none
+    clip: Positive = 1.0  # gradient norm
+    flip: bool = False  # mirror images at random: wrong for digits
+
+
+@settings
+class Candidates:
+    """Sampling of synthetic positives (method steps 4 and 5)."""
+
+    mix_weight: Share = 0.1  # w: share of the noise branch; 0 = anchor features only
+    k: Count = 2  # candidates an anchor
+    steps: Steps = 20  # of DDIM
+    eta: Share = 0.1  # 0 = deterministic DDIM, 1 = as noisy as DDPM
+    batch: Count = 256  # images at a time
+
+
+@settings
+class Views:
+    """Random augmentation (see `views.augment`)."""
+
+    crop_area: tuple[Positive, Share] = (0.25, 1.0)
+    brightness: NotNegative = 0.8
+    contrast: NotNegative = 0.8
+    saturation: NotNegative = 0.8
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.4
+    p_jitter: Share = 0.8
+    p_grey: Share = 0.2
+    p_flip: Share = 0.0
+    p_solarize: Share = 0.0
+
+    @model_validator(mode="after")
+    def _smallest_first(self) -> Self:
+        if self.crop_area[0] > self.crop_area[1]:
+            raise ValueError(f"crop_area={self.crop_area} must be (smallest, largest)")
+        return self
+
+
+@settings
+class Encoder:
+    """ResNet and projector (see `encoders`)."""
+
+    block: Literal["basic", "bottleneck"] = "basic"
+    layers: Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)] = (1, 1, 1, 1)  # blocks a stage, one to four stages
+    width: Count = 64  # channels of the first stage; each stage doubles them
+    stem_stride: Literal[1, 2] = 1
+    max_pool: bool = False
+    hidden: Count = 512  # of the projector
+    projection: Count = 128
+
+
+@settings
+class Pretrain:
+    """One contrastive training run; `method` says which (see `pretrain.METHODS`)."""
+
+    method: Method = "SimCLR"
+    seed: Seed = 0
+    encoder: Encoder = Encoder()
+    views: Views = Views()
+    epochs: Count = 25
+    batch: Annotated[int, Field(ge=2)] = 256
+    lr: Positive = 0.2
+    momentum: Share = 0.9  # of SGD
+    weight_decay: NotNegative = 1e-4
+    warmup: NotNegative = 1.0  # epochs
+    temperature: Positive = 0.2
+    clsp_weight: NotNegative = 1.0  # lambda: weight of the third view's term
+    clsp_ramp: Share = 0.0  # share of the run in which lambda rises linearly from 0
+    queue: Count = 2048  # MoCo: past keys kept, one queue a view
+    key_momentum: Share = 0.99  # MoCo: rises to `key_momentum_end` by a cosine
+    key_momentum_end: Share = 0.999
+
+    @model_validator(mode="after")
+    def _queue_holds_a_batch(self) -> Self:
+        if self.queue < self.batch:
+            raise ValueError(f"queue={self.queue} must be at least batch={self.batch}")
+        return self
+
+
+@settings
+class Probe:
+    """Linear evaluation and kNN on cached features (method, section 2)."""
+
+    lr: Positive = 1.0
+    batch: Count = 256
+    epochs: Count = 100  # the learning rate falls to a tenth at 60 % and again at 80 %
+    neighbours: Annotated[tuple[Count, ...], Field(min_length=1)] = (5, 10, 20, 50, 100, 200)  # kNN picks one on held-out anchors
+
+
+@settings
+class Study:
+    """How much of everything the notebooks look at."""
+
+    samples: Count = 256  # images sampled for each point of a curve
+    steps: Steps = 25  # of DDIM, for those samples
+    mix_weights: Shares = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+    tsne: Count = 2000  # images in the t-SNE
+    seeds: Annotated[int, Field(ge=2)] = 5  # of every method in the comparison
+    sweep_weights: Shares = (0.1, 0.3, 0.5, 0.7, 1.0)  # w against accuracy
+    sweep_seeds: Count = 1
+    sweep_k: Count = 1  # candidates an anchor in those banks
+
+
+@settings
+class Profile:
+    """All settings of one run of the companion."""
+
+    name: str = "laptop"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # bf16 where the hardware multiplies it natively, else fp32
+    data: Data = Data()
+    diffusion: Diffusion = Diffusion()
+    candidates: Candidates = Candidates()
+    simclr: Pretrain = Pretrain()  # SimCLR and what builds on it
+    moco: Pretrain = Pretrain()  # MoCoV2 and what builds on it
+    classifier: Pretrain = Pretrain(method="supervised")
+    probe: Probe = Probe()
+    study: Study = Study()
+
+    @model_validator(mode="after")
+    def _size_can_be_halved(self) -> Self:
+        levels = len(self.diffusion.unet.channels)
+        if self.data.size % 2 ** (levels - 1) or self.data.size < 2**levels:
+            raise ValueError(
+                f"data.size={self.data.size} cannot be halved {levels - 1} time(s) by a UNet of "
+                f"{levels} resolutions: use a multiple of {2 ** (levels - 1)}, at least {2**levels}"
+            )
+        return self
+
+
+LAPTOP = Profile()
+
+_SMALL = Pretrain(epochs=2, batch=64, queue=128, encoder=Encoder(layers=(1, 1), width=16))
+SMOKE = Profile(
+    name="smoke",
+    data=Data(limit=256),
+    diffusion=Diffusion(unet=UNet(channels=(16, 32)), steps=30, batch=32, warmup=5),
+    candidates=Candidates(k=2, steps=4),
+    simclr=_SMALL,
+    moco=_SMALL,
+    classifier=dataclasses.replace(_SMALL, method="supervised"),
+    probe=Probe(epochs=5, neighbours=(5, 10)),
+    study=Study(samples=32, steps=4, mix_weights=(0.0, 0.1, 0.5, 1.0), tsne=200, seeds=2),
+)
+
+PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP)}
+
+
+def profile(name: str, overrides: str = "") -> Profile:
+    """The named profile with single fields replaced.
+
+    Args:
+        name: a key of `PROFILES`.
+        overrides: "field=value" pairs separated by spaces or semicolons, each field by its dotted
+            path, for example "candidates.k=4 diffusion.steps=500 pretrain.encoder.layers=(2,2)".
+
+    Raises:
+        ConfigError: unknown profile or field, wrong type, or a value out of range.
+    """
+    if name not in PROFILES:
+        raise ConfigError(f"profile={name!r}: use one of {', '.join(sorted(PROFILES))}.")
+    tree = as_dict(PROFILES[name])
+    own_name = tree.pop("name")
+    for pair in re.sub(r",\s+", ",", overrides.replace(";", " ")).split():
+        path, sign, text = pair.partition("=")
+        *branches, leaf = path.split(".")
+        node: Any = tree
+        for branch in branches:
+            node = node.get(branch) if isinstance(node, dict) else None
+        if not sign or not isinstance(node, dict) or leaf not in node or isinstance(node[leaf], dict):
+            allowed = sorted(node) if isinstance(node, dict) else sorted(tree)
+            inside = f" of {'.'.join(branches)}" if isinstance(node, dict) and branches else ""
+            raise ConfigError(
+                f"overrides: {pair!r} sets no field; write field=value, the fields{inside} being "
+                f"{', '.join(allowed)}."
+            )
+        node[leaf] = _literal(text)
+    return validate(Profile, tree | {"name": own_name})
+
+
+def validate(kind: Any, value: Any, where: str = "") -> Any:
+    """`value` as the type `kind`, or a ConfigError of one sentence that names value and range."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in ([where] if where else []) + list(first["loc"]))
+        message = first["msg"].removeprefix("Value error, ").rstrip(".")
+        shown = f"={first['input']!r}" if not isinstance(first["input"], dict) else ""
+        raise ConfigError(f"{path}{shown}: {message[0].lower()}{message[1:]}.") from None
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def as_dict(node: Any) -> dict:
+    """The configuration as plain dictionaries, tuples, numbers and strings."""
+    return dataclasses.asdict(node)

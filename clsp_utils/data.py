@@ -1,0 +1,139 @@
+"""Data sets as uint8 arrays: images `(N, H, W, 3)`, labels `(N,)`, class names, statistics.
+
+The default data set, `digits`, needs no download. Handwritten digits that scikit-learn bundles
+are drawn in a random ink on a gradient between two random colours. The digit is the *content*, the
+rest is the *background*. Both are known exactly, which no photograph offers.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from clsp_utils.config import Data
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split of a data set.
+
+    Attributes:
+        images: uint8 `(N, H, W, 3)`, 0..255, RGB.
+        labels: int64 `(N,)`.
+        groups: int64 `(N,)`; images that share a group share their content (the same stroke) and
+            must never be on both sides of a split.
+        background: float32 `(N, H, W, 3)` in [0, 1], what lies behind the content, or None where
+            the data set does not know it.
+        factors: what the background was drawn from, name -> array of length N (digits only).
+        class_names: one name a class.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    class_names: tuple[str, ...]
+    background: np.ndarray | None = None
+    factors: dict[str, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index) -> "Images":
+        """The images at `index` (a slice or an integer array), as a smaller split."""
+        pick = lambda x: None if x is None else x[index]  # noqa: E731
+        factors = self.factors and {name: x[index] for name, x in self.factors.items()}
+        return replace(
+            self, images=self.images[index], labels=self.labels[index], groups=self.groups[index],
+            background=pick(self.background), factors=factors,
+        )
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, in [0, 1]."""
+        x = self.images / 255.0
+        return tuple(x.mean((0, 1, 2)).tolist()), tuple(x.std((0, 1, 2)).tolist())
+
+
+def split_by_group(data: Images, fraction: float, seed: int = 0) -> tuple[Images, Images]:
+    """Splits so that no group is on both sides; `fraction` of the groups go to the second part.
+
+    Classes are kept in proportion, since a group has one class.
+    """
+    groups, first = np.unique(data.groups, return_index=True)
+    kept, held = train_test_split(
+        groups, test_size=fraction, random_state=seed, stratify=data.labels[first]
+    )
+    return data[np.isin(data.groups, kept)], data[np.isin(data.groups, held)]
+
+
+def draw_factors(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draws what makes `n` backgrounds, and the ink of the content on each.
+
+    A background runs from one colour to another along a direction. The ink is far in lightness
+    from both colours, so that a digit can be read wherever it lies.
+
+    Returns:
+        `angle` in [0, 2 pi); `colour_a`, `colour_b` and `ink` as `(n, 3)` in [0, 1].
+    """
+    a, b, ink = (rng.uniform(low, high, (n, 3)) for low, high in ((0, 0.55), (0, 0.55), (0.75, 1)))
+    negative = rng.random((n, 1)) < 0.5
+    a, b, ink = (np.where(negative, 1 - x, x) for x in (a, b, ink))
+    return {"angle": rng.uniform(0, 2 * np.pi, n), "colour_a": a, "colour_b": b, "ink": ink}
+
+
+def draw_background(factors: dict[str, np.ndarray], size: int) -> np.ndarray:
+    """Gradients `(N, size, size, 3)` in [0, 1] from their factors (see `draw_factors`)."""
+    grid = (np.arange(size) + 0.5) / size - 0.5
+    y, x = np.meshgrid(grid, grid, indexing="ij")
+    angle = factors["angle"][:, None, None]
+    position = (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(0.5)  # corner to corner: -1 .. 1
+    a, b = factors["colour_a"][:, None, None], factors["colour_b"][:, None, None]
+    return a + (b - a) * (0.5 + 0.5 * position[..., None])
+
+
+def draw_digits(strokes: np.ndarray, draws: int, size: int, rng: np.random.Generator):
+    """Draws each stroke `draws` times, each time with its own background and ink.
+
+    Args:
+        strokes: `(N, 8, 8)` ink coverage in [0, 1].
+
+    Returns:
+        images uint8 `(N * draws, size, size, 3)`, backgrounds in [0, 1], and the factors.
+    """
+    cover = ndimage.zoom(strokes, (1, size / 8, size / 8), order=1, grid_mode=True, mode="nearest")
+    cover = np.repeat(cover, draws, axis=0).clip(0, 1)[..., None]
+    factors = draw_factors(len(cover), rng)
+    background = draw_background(factors, size)
+    image = cover * factors["ink"][:, None, None] + (1 - cover) * background
+    return np.rint(image * 255).astype(np.uint8), background.astype(np.float32), factors
+
+
+def _digits(cfg: Data) -> tuple[Images, Images]:
+    bunch = load_digits()
+    strokes, labels = bunch.images / 16.0, bunch.target.astype(np.int64)
+    parts = train_test_split(np.arange(len(labels)), test_size=500, random_state=0, stratify=labels)
+    names = tuple(str(name) for name in bunch.target_names)
+    splits = []
+    for part, draws, seed in zip(parts, (cfg.draws, 2), (1, 2)):
+        images, background, factors = draw_digits(
+            strokes[part], draws, cfg.size, np.random.default_rng(seed)
+        )
+        splits.append(Images(
+            images, np.repeat(labels[part], draws), np.repeat(part, draws), names, background, factors
+        ))
+    return splits[0], splits[1]
+
+
+def load(cfg: Data) -> tuple[Images, Images]:
+    """Training split and the split to evaluate on.
+
+    The second is the test split, or, with `cfg.evaluate_on="validation"`, a fifth of the training
+    strokes; those are then missing from the first. `cfg.limit` keeps the first so many of each.
+    """
+    train, test = {"digits": _digits}[cfg.name](cfg)
+    if cfg.evaluate_on == "validation":
+        train, test = split_by_group(train, 0.2)
+    limit = slice(cfg.limit or None)
+    return train[limit], test[limit]

@@ -1,0 +1,150 @@
+"""The unconditional diffusion model: build it, train it, sample from it (method step 1).
+
+Images are in [-1, 1]; T = 1000; the UNet predicts the noise (eps).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from diffusers.training_utils import EMAModel, compute_snr
+from torch import Generator, Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from clsp_utils import training
+from clsp_utils.bottleneck import Features, decode, encode
+from clsp_utils.config import Diffusion, UNet
+
+# Linear betas from 1e-4 to 0.02, as in DDPM (arXiv 2006.11239).
+NOISE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+
+
+def to_diffusion_range(images: Tensor) -> Tensor:
+    """uint8 `(B, H, W, 3)` to fp32 `(B, 3, H, W)` in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """`(B, 3, H, W)` in [-1, 1] to uint8 `(B, H, W, 3)`, rounded."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def build_unet(cfg: UNet, size: int) -> UNet2DModel:
+    """diffusers' UNet for `size` x `size` RGB images; the mid-block has single-head attention."""
+    sides = [size // 2**i for i in range(len(cfg.channels))]
+    attends = [side in cfg.attention for side in sides]
+    return UNet2DModel(
+        sample_size=size,
+        block_out_channels=cfg.channels,
+        layers_per_block=cfg.layers,
+        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        norm_num_groups=cfg.groups,
+        attention_head_dim=None,
+        dropout=cfg.dropout,
+    )
+
+
+def train(
+    cfg: Diffusion, images: np.ndarray, seed: int, work: Path, precision: str
+) -> tuple[UNet2DModel, np.ndarray]:
+    """Trains the UNet by `|| eps - eps_theta(x_t, t) ||^2`; resumes from `work` if it can.
+
+    Args:
+        images: uint8 `(N, H, W, 3)`.
+
+    Returns:
+        The UNet with averaged (EMA) weights, in eval mode on the CPU, and the loss of every step.
+
+    Raises:
+        training.Diverged: the loss is not finite.
+    """
+    acc = training.accelerator(precision)
+    with torch.random.fork_rng():
+        torch.manual_seed(training.seed_for(seed, "unet weights"))
+        unet = build_unet(cfg.unet, images.shape[1]).to(acc.device)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=cfg.lr)
+    ema = EMAModel(unet.parameters(), decay=cfg.ema_decay)
+    noise_schedule = DDPMScheduler(**NOISE)
+    losses = torch.zeros(cfg.steps)
+    parts = {"unet": unet, "optimizer": optimizer, "ema": ema}
+    checkpoint = training.Checkpoint(work, parts, losses)
+    start = checkpoint.restore()
+    ema.to(acc.device)
+    images = torch.from_numpy(images)
+
+    unet.train()
+    for step in tqdm(range(start, cfg.steps), "diffusion", initial=start, total=cfg.steps, leave=False):
+        g = training.generator(seed, "diffusion", step)
+        torch.manual_seed(training.seed_for(seed, "dropout", step))
+        x = to_diffusion_range(images[torch.randint(len(images), (cfg.batch,), generator=g)])
+        if cfg.flip:
+            x = torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, x.flip(3), x)
+        noise = torch.randn(x.shape, generator=g)
+        t = torch.randint(1000, (len(x),), generator=g)
+        x, noise, t = x.to(acc.device), noise.to(acc.device), t.to(acc.device)
+        with acc.autocast():
+            predicted = unet(noise_schedule.add_noise(x, noise, t), t).sample
+        error = (predicted.float() - noise).square().mean((1, 2, 3))
+        loss = (error * min_snr_weight(noise_schedule, t, cfg.snr_gamma)).mean()
+        training.set_lr(optimizer, cfg.lr * training.warmup_cosine(step, cfg.steps, cfg.warmup))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), cfg.clip)
+        optimizer.step()
+        ema.step(unet.parameters())
+        checkpoint.after_step(step, loss.item(), "diffusion.lr")
+    ema.copy_to(unet.parameters())
+    return unet.cpu().eval(), losses.numpy()
+
+
+def min_snr_weight(schedule: DDPMScheduler, t: Tensor, gamma: float) -> Tensor:
+    """`min(SNR, gamma) / SNR` for eps-prediction (arXiv 2303.09556); 1 where gamma is 0."""
+    if gamma == 0:
+        return torch.ones(len(t), device=t.device)
+    snr = compute_snr(schedule, t)
+    return snr.clamp(max=gamma) / snr
+
+
+Edit = Callable[[Features, Tensor], Features]
+
+
+@torch.inference_mode()
+def sample(
+    unet: UNet2DModel,
+    noise: Tensor,
+    steps: int,
+    eta: float,
+    g: Generator,
+    precision: str,
+    edit: Edit | None = None,
+) -> Tensor:
+    """DDIM (arXiv 2010.02502), with an optional change of the features at every step.
+
+    The predicted clean image is clipped to [-1, 1] at each step: at large t a small error of the
+    predicted noise is a large one of the image, most of all with features from elsewhere.
+
+    Args:
+        noise: `(B, 3, H, W)` standard normal; it decides the device.
+        steps: a divisor of 1000; eta: 0 is deterministic, 1 as noisy as DDPM.
+        g: draws the noise that eta > 0 adds.
+        edit: `(features, t) -> features`, applied between encoder and decoder half.
+
+    Returns:
+        uint8 `(B, H, W, 3)`.
+    """
+    scheduler = DDIMScheduler(**NOISE, timestep_spacing="trailing", clip_sample=True)
+    scheduler.set_timesteps(steps)
+    autocast = torch.autocast(noise.device.type, torch.bfloat16, enabled=precision == "bf16")
+    x = noise
+    for t in scheduler.timesteps:
+        with autocast:
+            features = encode(unet, x, t)
+            if edit is not None:
+                features = edit(features, t)
+            eps = decode(unet, *features)
+        x = scheduler.step(eps.float(), t, x, eta=eta, generator=g).prev_sample
+    return to_uint8(x)

@@ -1,0 +1,75 @@
+"""Style, palette, image grids, and one way to save a figure. Computes nothing."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import Markdown, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+FULL, HALF = 4.8, 2.4  # inches: the width of the paper's text, and half of it
+_PALETTE = sns.color_palette("colorblind")
+COLORS = {
+    "SimCLR": _PALETTE[0],
+    "MoCoV2": _PALETTE[2],
+    "CLSP-SimCLR": _PALETTE[3],
+    "CLSP-MoCoV2": _PALETTE[1],
+    "third view": _PALETTE[7],
+    "content": _PALETTE[3],
+    "background": _PALETTE[0],
+}
+
+
+def set_style() -> None:
+    """One look for all notebooks."""
+    sns.set_theme("paper", "ticks", "colorblind", rc={
+        "figure.constrained_layout.use": True, "figure.dpi": 150, "savefig.dpi": 200,
+        "font.size": 8, "axes.titlesize": 8, "axes.spines.top": False, "axes.spines.right": False,
+    })
+
+
+def image_grid(rows: Sequence[np.ndarray], labels: Sequence[str] = (), width: float = FULL) -> Figure:
+    """Images in rows: each row uint8 `(n, H, W, 3)` or float in [0, 1]; one label a row."""
+    n = max(len(row) for row in rows)
+    fig, axes = plt.subplots(len(rows), n, figsize=(width, width / n * len(rows) * 1.02), squeeze=False)
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        sns.despine(ax=ax, left=True, bottom=True)
+    for row_axes, row in zip(axes, rows):
+        for ax, image in zip(row_axes, row):
+            ax.imshow(image, interpolation="nearest")
+    for row_axes, label in zip(axes, labels):
+        row_axes[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    return fig
+
+
+def bars(ax: Axes, table: pd.DataFrame, value: str, half_width: str, by: str = "method") -> None:
+    """A horizontal bar a row of `table` with its interval, first row on top."""
+    colors = [COLORS.get(name, _PALETTE[4]) for name in table[by]]
+    ax.barh(table[by], table[value], xerr=table[half_width], color=colors, capsize=2)
+    ax.invert_yaxis()
+
+
+def save_figure(fig: Figure, folder: Path, name: str, table: pd.DataFrame, caption: str, note: str = "") -> None:
+    """Writes `name.png` and the table behind it as `name.csv`, then shows figure and caption.
+
+    Args:
+        caption: one or two sentences that say what is seen, over how many images and seeds; also
+            the figure's alternative text.
+        note: printed on the figure; notebooks pass "smoke" for runs that only test the wiring.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if note:
+        fig.text(0.5, 0.5, note, fontsize=40, color="0.5", alpha=0.35, ha="center", va="center", rotation=20)
+    # Metadata without dates or versions: the same run writes the same bytes.
+    fig.savefig(folder / f"{name}.png", metadata={"Software": None, "Description": caption})
+    table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    display(fig, metadata={"image/png": {"alt": caption}})
+    display(Markdown(f"*{textwrap.fill(caption, 100)}*"))
+    plt.close(fig)

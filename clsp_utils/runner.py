@@ -1,0 +1,145 @@
+"""Runs notebooks with papermill, strictly: known parameters only, failures told in one sentence.
+
+Knows nothing of the science: notebooks are files with parameters, run in order.
+"""
+
+import ast
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from clsp_utils import config
+from clsp_utils.config import ConfigError
+
+
+def find_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
+    """Notebooks of `folder` in order; `wanted` are beginnings of their names, such as "03"."""
+    everything = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    names = ", ".join(path.stem for path in everything)
+    if not everything:
+        raise ConfigError(f"notebooks={str(folder)!r}: there are no notebooks in this folder.")
+    chosen = []
+    for word in wanted:
+        stem = Path(word).stem
+        matches = [path for path in everything if path.stem.startswith(stem)] if stem else []
+        if len(matches) != 1:
+            raise ConfigError(f"notebook={word!r}: use the beginning of one of {names}.")
+        chosen += matches
+    return sorted(set(chosen)) or everything
+
+
+def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
+    """`name=value` pairs; values are read as Python literals, else as text."""
+    parameters = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"-p {pair!r}: write name=value.")
+        try:
+            parameters[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parameters[name] = text
+    return parameters
+
+
+def assign(notebooks: Sequence[Path], profile: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parameters of each notebook, checked against its parameters cell and the profile.
+
+    A dotted name, such as `candidates.k`, overrides that field of the profile in every notebook;
+    a plain name goes to the notebooks that have it.
+    """
+    overrides = " ".join(f"{name}={value!r}".replace(" ", "") for name, value in parameters.items() if "." in name)
+    overrides = " ".join(filter(None, [str(parameters.get("overrides", "")), overrides]))
+    config.profile(profile, overrides)
+    plain = {name: value for name, value in parameters.items() if "." not in name and name != "overrides"}
+    known = [papermill.inspect_notebook(str(path)) for path in notebooks]
+    everything = sorted(set().union(*known) - {"profile"})
+    for name, value in plain.items():
+        if name not in everything:
+            raise ConfigError(f"-p {name}={value}: no such parameter; use one of {', '.join(everything)}.")
+    assigned = []
+    for have in known:
+        own = {}
+        for name in plain.keys() & have.keys():
+            own[name] = _typed(plain[name], have[name]["default"], name)
+        assigned.append({"profile": profile, "overrides": overrides} | own)
+    return assigned
+
+
+def _typed(value: Any, default: str, name: str) -> Any:
+    kind = type(ast.literal_eval(default))
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"-p {name}={value}: use a value of type {kind.__name__}, such as {default}.")
+    return value
+
+
+def run_notebook(source: Path, target: Path, parameters: dict[str, Any], timeout: float) -> None:
+    """Executes one notebook; the executed copy is `target`.
+
+    Raises:
+        RuntimeError: it did not run to its end; one sentence names the cell and the reason.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    live = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if sys.stderr.isatty() else {}
+    try:
+        papermill.execute_notebook(
+            str(source), str(target), parameters, progress_bar=False, kernel_name="python3",
+            execution_timeout=timeout, coalesce_streams=True, cwd=str(source.parent), **live,
+        )
+    except PapermillExecutionError as error:
+        reason = f"{error.ename}: {error.evalue}".strip()
+        raise RuntimeError(f"cell {error.cell_index + 1} failed with {reason}") from None
+    except CellTimeoutError:
+        raise RuntimeError(f"a cell ran longer than {timeout:g} s") from None
+    except DeadKernelError:
+        raise RuntimeError("its kernel died, perhaps for lack of memory") from None
+    # A cell that calls sys.exit(0) ends the run without an error.
+    cells = nbformat.read(target, as_version=4).cells
+    pending = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source and not cell.execution_count]
+    if pending:
+        raise RuntimeError(f"it stopped early: cell {pending[0] + 1} did not run")
+
+
+def run(
+    notebooks: Sequence[Path],
+    build: Path,
+    profile: str,
+    parameters: dict[str, Any],
+    timeout: float = 3600,
+) -> int:
+    """Runs notebooks one after the other; returns the number that failed.
+
+    Executed copies go to `build/<profile>/notebooks`, names, seconds and errors to
+    `build/<profile>/report.json`. A failure does not stop the notebooks after it.
+    """
+    assigned = assign(notebooks, profile, parameters)
+    folder = build / profile
+    report = []
+    for i, (path, own) in enumerate(zip(notebooks, assigned), 1):
+        print(f"[{i}/{len(notebooks)}] {path.stem} …", flush=True)
+        start, error = time.monotonic(), None
+        try:
+            run_notebook(path, folder / "notebooks" / path.name, own, timeout)
+        except RuntimeError as failure:
+            error = str(failure)
+        seconds = time.monotonic() - start
+        print(f"[{i}/{len(notebooks)}] {path.stem}: {error or 'ok'} ({seconds:.0f} s)", flush=True)
+        report.append({
+            "name": path.stem, "status": "failed" if error else "ok",
+            "seconds": round(seconds, 1), "error": error, "parameters": own,
+        })
+        (folder / "report.json").write_text(json.dumps(report, indent=1))
+    failed = [entry["name"] for entry in report if entry["error"]]
+    total = sum(entry["seconds"] for entry in report)
+    print(f"{len(report) - len(failed)} of {len(report)} notebooks ran to their end in {total:.0f} s.")
+    return len(failed)

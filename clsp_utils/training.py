@@ -1,0 +1,139 @@
+"""What every long loop shares: random numbers, device and precision, learning rate, checkpoints.
+
+Random numbers come from generators that are made anew for each step from (seed, names, step). The
+step is thus the only position that a loop has, and a resumed run draws what an unbroken one draws.
+"""
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+
+class Diverged(RuntimeError):
+    """The loss is not a finite number any more; the last good checkpoint is kept."""
+
+
+def seed_for(*names: Any) -> int:
+    """A 63-bit seed from any printable names, for example `seed_for(0, "views", step)`."""
+    digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def generator(*names: Any, device: torch.device | str = "cpu") -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed_for(*names))
+
+
+def resolve_precision(precision: str) -> str:
+    """"auto" becomes "bf16" where the hardware multiplies bf16 natively, else "fp32"."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16" if native() else "fp32"
+
+
+def accelerator(precision: str) -> Accelerator:
+    """Device and autocast of one stage; `precision` is "bf16" or "fp32"."""
+    return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+
+
+def warmup_cosine(step: int, total: int, warmup: float) -> float:
+    """Factor on the learning rate: linear from 0 to 1 in `warmup` steps, then a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+class Checkpoint:
+    """The tensors of a loop in one file, replaced as a whole, never half-written.
+
+    Args:
+        folder: where the file lives; it is made if missing.
+        parts: name -> object with `state_dict` and `load_state_dict`.
+        losses: the record of the loss, one entry a step; it is saved and restored too.
+        every: seconds between two saves.
+    """
+
+    def __init__(self, folder: Path, parts: dict[str, Any], losses: Tensor, every: float = 15.0):
+        self.path, self.parts, self.losses, self.every = folder / "checkpoint", parts, losses, every
+        folder.mkdir(parents=True, exist_ok=True)
+        self.last = time.monotonic()
+
+    def restore(self) -> int:
+        """Loads the last checkpoint, if there is an intact one; returns the step to go on with."""
+        if not self.path.exists():
+            return 0
+        digest, blob = self.path.read_bytes()[:32], self.path.read_bytes()[32:]
+        if hashlib.sha256(blob).digest() != digest:
+            self.path.rename(self.path.with_suffix(".damaged"))
+            print(f"{self.path} is damaged: set aside, the stage starts anew.")
+            return 0
+        tensors = safetensors.torch.load(blob)
+        tree = json.loads(tensors.pop("tree").numpy().tobytes())
+        state = _unflatten(tree, tensors)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.losses.copy_(state["losses"])
+        return state["step"]
+
+    def save(self, step: int) -> None:
+        """`step` is the next step to do."""
+        tensors: dict[str, Tensor] = {}
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        tree = _flatten(state | {"losses": self.losses, "step": step}, tensors)
+        tensors["tree"] = torch.frombuffer(bytearray(json.dumps(tree).encode()), dtype=torch.uint8)
+        blob = safetensors.torch.save(tensors)
+        new = self.path.with_suffix(".new")
+        with open(new, "wb") as file:
+            file.write(hashlib.sha256(blob).digest() + blob)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, self.path)
+        self.last = time.monotonic()
+
+    def after_step(self, step: int, loss: float, advice: str) -> None:
+        """Records the loss of `step`, saves when it is time, stops a run that has diverged."""
+        if not math.isfinite(loss):
+            raise Diverged(f"The loss is {loss} at step {step}: lower {advice}.")
+        self.losses[step] = loss
+        if time.monotonic() - self.last >= self.every:
+            self.save(step + 1)
+
+
+def _flatten(node: Any, tensors: dict[str, Tensor]) -> Any:
+    """The tree with its tensors moved to `tensors` and numbered in their place."""
+    if isinstance(node, Tensor):
+        name = f"t{len(tensors)}"
+        tensors[name] = node.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(node, dict):
+        return {"items": [[key, _flatten(value, tensors)] for key, value in node.items()]}
+    if isinstance(node, (list, tuple)):
+        return [_flatten(value, tensors) for value in node]
+    return node
+
+
+def _unflatten(node: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, dict):
+        if "tensor" in node:
+            return tensors[node["tensor"]]
+        return {key: _unflatten(value, tensors) for key, value in node["items"]}
+    if isinstance(node, list):
+        return [_unflatten(value, tensors) for value in node]
+    return node

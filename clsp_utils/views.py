@@ -1,0 +1,121 @@
+"""Random views of whole batches, on the device, from uint8 tensors.
+
+The transforms are those of SimCLR, each image with random numbers of its own: random resized crop,
+flip, colour jitter, grey, solarize. One `grid_sample` crops the whole batch; colours change by
+broadcasting. Nothing runs once an image.
+"""
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from clsp_utils.config import Views
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 `(B, H, W, 3)` to float32 `(B, 3, H, W)` in [0, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 255.0
+
+
+def normalise(x: Tensor, statistics) -> Tensor:
+    """Subtracts the data set's mean and divides by its standard deviation, a channel at a time."""
+    mean, std = (torch.tensor(s, device=x.device).view(1, 3, 1, 1) for s in statistics)
+    return (x - mean) / std
+
+
+def _uniform(n: int, low: float, high: float, g: Generator) -> Tensor:
+    return torch.rand(n, generator=g, device=g.device) * (high - low) + low
+
+
+def _column(x: Tensor) -> Tensor:
+    return x.view(-1, 1, 1, 1)
+
+
+def crop_boxes(n: int, cfg: Views, g: Generator) -> tuple[Tensor, ...]:
+    """Boxes of random resized crops as (centre x, centre y, width, height), in [0, 1] of the image.
+
+    The area is uniform in `cfg.crop_area`, the log of the aspect ratio in [log 3/4, log 4/3].
+    """
+    area = _uniform(n, *cfg.crop_area, g)
+    root = _uniform(n, math.log(3 / 4), math.log(4 / 3), g).exp().sqrt()
+    width, height = (area.sqrt() * root).clamp(max=1), (area.sqrt() / root).clamp(max=1)
+    x = width / 2 + _uniform(n, 0, 1, g) * (1 - width)
+    y = height / 2 + _uniform(n, 0, 1, g) * (1 - height)
+    return x, y, width, height
+
+
+def crop_and_flip(x: Tensor, boxes: tuple[Tensor, ...], flipped: Tensor) -> Tensor:
+    """Cuts `boxes` out of `(B, 3, H, W)`, scales them back to H x W, mirrors where `flipped`."""
+    cx, cy, width, height = boxes
+    theta = x.new_zeros(len(x), 2, 3)
+    theta[:, 0, 0] = torch.where(flipped, -width, width)
+    theta[:, 1, 1] = height
+    theta[:, 0, 2], theta[:, 1, 2] = 2 * cx - 1, 2 * cy - 1
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def grey(x: Tensor) -> Tensor:
+    """Luma `(B, 1, H, W)` of RGB (ITU-R 601, as torchvision)."""
+    r, g, b = x.unbind(1)
+    return (0.299 * r + 0.587 * g + 0.114 * b).unsqueeze(1)
+
+
+def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Turns the hue of RGB in [0, 1] by `shift` `(B,)` turns (0.5 is the complement), through HSV."""
+    value, low = x.amax(1), x.amin(1)
+    chroma = value - low
+    safe = chroma.clamp(min=1e-8)
+    r, g, b = x.unbind(1)
+    hue = torch.where(
+        value == r, (g - b) / safe, torch.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe)
+    )
+    hue = hue + 6 * shift.view(-1, 1, 1)
+    channel = torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1)
+    k = (channel + hue.unsqueeze(1)) % 6
+    return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def jitter(x: Tensor, cfg: Views, g: Generator) -> Tensor:
+    """Brightness, contrast, saturation and hue, each image with its own factors, with `p_jitter`.
+
+    As in torchvision, except that the order of the four is drawn once a batch, not once an image.
+    """
+    n = len(x)
+    keep = _uniform(n, 0, 1, g) >= cfg.p_jitter
+    strengths = (cfg.brightness, cfg.contrast, cfg.saturation)
+    factors = [
+        _column(_uniform(n, max(0.0, 1 - s), 1 + s, g).masked_fill(keep, 1.0)) for s in strengths
+    ]
+    turn = _uniform(n, -cfg.hue, cfg.hue, g).masked_fill(keep, 0.0)
+    changes = (
+        lambda y: (y * factors[0]).clamp(0, 1),
+        lambda y: torch.lerp(grey(y).mean((1, 2, 3), keepdim=True), y, factors[1]).clamp(0, 1),
+        lambda y: torch.lerp(grey(y), y, factors[2]).clamp(0, 1),
+        lambda y: shift_hue(y, turn),
+    )
+    for i in torch.randperm(4, generator=g, device=g.device).tolist():
+        x = changes[i](x)
+    return x
+
+
+def augment(images: Tensor, cfg: Views, statistics, g: Generator) -> Tensor:
+    """One random view of each image.
+
+    Args:
+        images: uint8 `(B, H, W, 3)` on the generator's device.
+        statistics: mean and standard deviation of the data set, in [0, 1].
+
+    Returns:
+        float32 `(B, 3, H, W)`, normalised by `statistics`.
+    """
+    n = len(images)
+    flipped = _uniform(n, 0, 1, g) < cfg.p_flip
+    x = crop_and_flip(to_float(images), crop_boxes(n, cfg, g), flipped)
+    x = jitter(x, cfg, g)
+    x = torch.where(_column(_uniform(n, 0, 1, g) < cfg.p_grey), grey(x), x)
+    solarized = _column(_uniform(n, 0, 1, g) < cfg.p_solarize)
+    x = torch.where(solarized & (x >= 0.5), 1 - x, x)
+    return normalise(x, statistics)
