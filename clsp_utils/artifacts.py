@@ -51,7 +51,7 @@ class Store:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise StoreError(f"The store {self.root} cannot be written: {error.strerror}.") from None
+            raise StoreError(f"The store {self.root} cannot be written: {error.strerror or error}.") from None
 
     @staticmethod
     def key(stage: str, config: dict, inputs: tuple[str, ...] = ()) -> str:
@@ -122,7 +122,7 @@ class Store:
             finally:
                 lock.release()
         except OSError as error:
-            raise StoreError(f"{stage}/{key} cannot be written to {self.root}: {error.strerror}.") from error
+            raise StoreError(f"{stage}/{key} cannot be written to {self.root}: {error.strerror or error}.") from error
         return self.find(stage, config, inputs)
 
 

@@ -53,14 +53,14 @@ def interpolate(
     Returns:
         uint8 `(B, k, H, W, 3)`. With mix_weight 1 they are plain samples, bit for bit.
     """
-    acc = training.accelerator(precision)
-    unet = unet.to(acc.device)
-    x = to_diffusion_range(torch.from_numpy(np.ascontiguousarray(anchors))).to(acc.device)
-    g = training.generator(seed, "noise branch", device=acc.device)
-    noise = torch.randn(len(x) * k, *x.shape[1:], generator=g, device=acc.device)
+    device = training.device()
+    unet = unet.to(device)
+    x = to_diffusion_range(torch.tensor(anchors)).to(device)
+    g = training.generator(seed, "noise branch", device=device)
+    noise = torch.randn(len(x) * k, *x.shape[1:], generator=g, device=device)
     edit = None
     if mix_weight < 1:
-        anchor_noise = training.generator(seed, "anchor noise", device=acc.device)
+        anchor_noise = training.generator(seed, "anchor noise", device=device)
         edit = follow_anchor(unet, x, mix_weight, k, anchor_noise)
     out = sample(unet, noise, steps, eta, g, precision, edit)
     return out.cpu().numpy().reshape(len(anchors), k, *anchors.shape[1:])

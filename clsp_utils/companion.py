@@ -7,7 +7,6 @@ result holds exactly the settings that shaped it and the keys of what it was mad
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -58,7 +57,7 @@ class Companion:
         self.precision = training.resolve_precision(self.cfg.precision)
         self.store = Store(home("artifacts"))
         # figures/ holds what the laptop profile draws as it is; all else is a build product.
-        plain = self.cfg == config.PROFILES["laptop"] and seed == 0
+        plain = self.cfg == config.PROFILES["laptop"] and self.seed == 0
         self.figures = home("figures") if plain else home("build", profile, "figures")
         self.note = "smoke" if profile == "smoke" else ""
         print(f"profile {profile}, seed {seed}, {self.precision}, {torch.get_num_threads()} threads.")
@@ -118,7 +117,7 @@ class Companion:
     def bank(self, mix_weight: float | None = None, k: int | None = None) -> Artifact:
         """Candidates of every anchor; weight and number default to the profile's."""
         changes = {"mix_weight": mix_weight, "k": k}
-        cfg = replace(self.cfg.candidates, **{n: v for n, v in changes.items() if v is not None})
+        cfg = config.change(self.cfg.candidates, **{n: v for n, v in changes.items() if v is not None})
 
         def make(out: Path, work: Path) -> None:
             bank = work / "bank.npy"
@@ -155,7 +154,7 @@ class Companion:
     def settings_of(self, method: str, seed: int | None = None, **changes) -> config.Pretrain:
         """The profile's settings for `method`, with `changes` to single ones."""
         base = getattr(self.cfg, METHODS[method].settings)
-        return replace(base, method=method, seed=self.seed if seed is None else seed, **changes)
+        return config.change(base, method=method, seed=self.seed if seed is None else seed, **changes)
 
     def untrained(self) -> Encoder:
         """The encoder that SimCLR starts from."""

@@ -7,6 +7,7 @@ single fields replaced; pydantic checks names, types and ranges at once, before 
 import ast
 import dataclasses
 import re
+import shlex
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -38,10 +39,16 @@ class Data:
     name: Literal["digits"] = "digits"
     size: Annotated[int, Field(ge=8, le=512)] = 16  # pixels a side
     draws: Count = 3  # pictures of each training digit, each on its own background
-    limit: Annotated[int, Field(ge=0)] = 0  # use only so many training images; 0 = all
+    limit: Annotated[int, Field(ge=0)] = 0  # use only so many images of each split; 0 = all
     # "validation" holds a fifth of the training strokes out and never touches the test split:
     # every choice of a setting was made there.
     evaluate_on: Literal["test", "validation"] = "test"
+
+    @model_validator(mode="after")
+    def _enough_to_split(self) -> Self:
+        if 0 < self.limit < 200:
+            raise ValueError(f"limit={self.limit} must be 0 (all images) or at least 200")
+        return self
 
 
 @settings
@@ -66,12 +73,16 @@ class Diffusion:
     """Training of the unconditional diffusion model (method step 1)."""
 
     unet: UNet = UNet()
-    steps: Count = 2000
+    steps: Count = 1800
     batch: Count = 64
     lr: Positive = 2e-3
     warmup: Count = 100  # steps
     ema_decay: Share = 0.995
     snr_gamma: NotNegative = 5.0  # min-SNR weighting of the loss (arXiv 2303.09556); 0 = none
+    # Share of a batch whose middle is read from the same image under *other* noise. The decoder
+    # then learns to take the noise from the skips and the content from the middle, which is what
+    # interpolation asks of it. 0 is plain DDPM training.
+    second_noise: Share = 0.5
     clip: Positive = 1.0  # gradient norm
     flip: bool = False  # mirror images at random: wrong for digits
 
@@ -81,7 +92,7 @@ class Candidates:
     """Sampling of synthetic positives (method steps 4 and 5)."""
 
     mix_weight: Share = 0.1  # w: share of the noise branch; 0 = anchor features only
-    k: Count = 2  # candidates an anchor
+    k: Count = 1  # candidates an anchor
     steps: Steps = 20  # of DDIM
     eta: Share = 0.1  # 0 = deterministic DDIM, 1 = as noisy as DDPM
     batch: Count = 256  # images at a time
@@ -91,11 +102,11 @@ class Candidates:
 class Views:
     """Random augmentation (see `views.augment`)."""
 
-    crop_area: tuple[Positive, Share] = (0.25, 1.0)
-    brightness: NotNegative = 0.8
-    contrast: NotNegative = 0.8
-    saturation: NotNegative = 0.8
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.4
+    crop_area: tuple[Positive, Share] = (0.5, 1.0)
+    brightness: NotNegative = 0.4
+    contrast: NotNegative = 0.4
+    saturation: NotNegative = 0.4
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     p_jitter: Share = 0.8
     p_grey: Share = 0.2
     p_flip: Share = 0.0
@@ -113,12 +124,12 @@ class Encoder:
     """ResNet and projector (see `encoders`)."""
 
     block: Literal["basic", "bottleneck"] = "basic"
-    layers: Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)] = (1, 1, 1, 1)  # blocks a stage, one to four stages
-    width: Count = 64  # channels of the first stage; each stage doubles them
-    stem_stride: Literal[1, 2] = 1
+    layers: Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)] = (1, 1, 1)  # blocks a stage, one to four stages
+    width: Count = 32  # channels of the first stage; each stage doubles them
+    stem_stride: Literal[1, 2] = 2
     max_pool: bool = False
-    hidden: Count = 512  # of the projector
-    projection: Count = 128
+    hidden: Count = 256  # of the projector
+    projection: Count = 64
 
 
 @settings
@@ -129,14 +140,14 @@ class Pretrain:
     seed: Seed = 0
     encoder: Encoder = Encoder()
     views: Views = Views()
-    epochs: Count = 25
+    epochs: Count = 15
     batch: Annotated[int, Field(ge=2)] = 256
     lr: Positive = 0.2
     momentum: Share = 0.9  # of SGD
     weight_decay: NotNegative = 1e-4
     warmup: NotNegative = 1.0  # epochs
     temperature: Positive = 0.2
-    clsp_weight: NotNegative = 1.0  # lambda: weight of the third view's term
+    clsp_weight: NotNegative = 0.3  # lambda: weight of the third view's term
     clsp_ramp: Share = 0.0  # share of the run in which lambda rises linearly from 0
     queue: Count = 2048  # MoCo: past keys kept, one queue a view
     key_momentum: Share = 0.99  # MoCo: rises to `key_momentum_end` by a cosine
@@ -184,7 +195,14 @@ class Profile:
     candidates: Candidates = Candidates()
     simclr: Pretrain = Pretrain()  # SimCLR and what builds on it
     moco: Pretrain = Pretrain()  # MoCoV2 and what builds on it
-    classifier: Pretrain = Pretrain(method="supervised")
+    # Judges candidates, so it has to name digits in any colours and at low contrast.
+    classifier: Pretrain = Pretrain(
+        method="supervised",
+        encoder=Encoder(stem_stride=1),
+        views=Views(
+            crop_area=(0.6, 1.0), brightness=0.5, contrast=0.9, saturation=0.9, hue=0.5, p_jitter=1.0, p_grey=0.3
+        ),
+    )
     probe: Probe = Probe()
     study: Study = Study()
 
@@ -195,6 +213,11 @@ class Profile:
             raise ValueError(
                 f"data.size={self.data.size} cannot be halved {levels - 1} time(s) by a UNet of "
                 f"{levels} resolutions: use a multiple of {2 ** (levels - 1)}, at least {2**levels}"
+            )
+        sides = [self.data.size // 2**i for i in range(levels)]
+        if any(side not in sides for side in self.diffusion.unet.attention):
+            raise ValueError(
+                f"diffusion.unet.attention={self.diffusion.unet.attention} must name resolutions of the UNet, {sides}"
             )
         return self
 
@@ -232,7 +255,7 @@ def profile(name: str, overrides: str = "") -> Profile:
         raise ConfigError(f"profile={name!r}: use one of {', '.join(sorted(PROFILES))}.")
     tree = as_dict(PROFILES[name])
     own_name = tree.pop("name")
-    for pair in re.sub(r",\s+", ",", overrides.replace(";", " ")).split():
+    for pair in shlex.split(re.sub(r"([,(\[])\s+|\s+(?=[)\]])", r"\1", overrides.replace(";", " "))):
         path, sign, text = pair.partition("=")
         *branches, leaf = path.split(".")
         node: Any = tree
@@ -258,7 +281,8 @@ def validate(kind: Any, value: Any, where: str = "") -> Any:
         path = ".".join(str(part) for part in ([where] if where else []) + list(first["loc"]))
         message = first["msg"].removeprefix("Value error, ").rstrip(".")
         shown = f"={first['input']!r}" if not isinstance(first["input"], dict) else ""
-        raise ConfigError(f"{path}{shown}: {message[0].lower()}{message[1:]}.") from None
+        where = f"{path}{shown}: " if path or shown else ""
+        raise ConfigError(f"{where}{message[0].lower()}{message[1:]}.") from None
 
 
 def _literal(text: str) -> Any:
@@ -266,6 +290,11 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def change(settings: Any, **fields: Any) -> Any:
+    """A copy of `settings` with fields replaced and checked, or a ConfigError."""
+    return validate(type(settings), as_dict(settings) | fields)
 
 
 def as_dict(node: Any) -> dict:

@@ -53,6 +53,9 @@ def train(
 ) -> tuple[UNet2DModel, np.ndarray]:
     """Trains the UNet by `|| eps - eps_theta(x_t, t) ||^2`; resumes from `work` if it can.
 
+    For a share `cfg.second_noise` of each batch the mid-block features are those of the same image
+    at the same t under other noise.
+
     Args:
         images: uint8 `(N, H, W, 3)`.
 
@@ -62,10 +65,10 @@ def train(
     Raises:
         training.Diverged: the loss is not finite.
     """
-    acc = training.accelerator(precision)
+    device = training.device()
     with torch.random.fork_rng():
         torch.manual_seed(training.seed_for(seed, "unet weights"))
-        unet = build_unet(cfg.unet, images.shape[1]).to(acc.device)
+        unet = build_unet(cfg.unet, images.shape[1]).to(device)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=cfg.lr)
     ema = EMAModel(unet.parameters(), decay=cfg.ema_decay)
     noise_schedule = DDPMScheduler(**NOISE)
@@ -73,7 +76,7 @@ def train(
     parts = {"unet": unet, "optimizer": optimizer, "ema": ema}
     checkpoint = training.Checkpoint(work, parts, losses)
     start = checkpoint.restore()
-    ema.to(acc.device)
+    ema.to(device)
     images = torch.from_numpy(images)
 
     unet.train()
@@ -85,9 +88,16 @@ def train(
             x = torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, x.flip(3), x)
         noise = torch.randn(x.shape, generator=g)
         t = torch.randint(1000, (len(x),), generator=g)
-        x, noise, t = x.to(acc.device), noise.to(acc.device), t.to(acc.device)
-        with acc.autocast():
-            predicted = unet(noise_schedule.add_noise(x, noise, t), t).sample
+        n_second = round(cfg.second_noise * len(x))
+        second = torch.randn(x[:n_second].shape, generator=g).to(device)
+        x, noise, t = x.to(device), noise.to(device), t.to(device)
+        with training.autocast(device, precision):
+            features = encode(unet, noise_schedule.add_noise(x, noise, t), t)
+            if n_second:
+                other = noise_schedule.add_noise(x[:n_second], second, t[:n_second])
+                h = torch.cat([encode(unet, other, t[:n_second]).h, features.h[n_second:]])
+                features = features._replace(h=h)
+            predicted = decode(unet, *features)
         error = (predicted.float() - noise).square().mean((1, 2, 3))
         loss = (error * min_snr_weight(noise_schedule, t, cfg.snr_gamma)).mean()
         training.set_lr(optimizer, cfg.lr * training.warmup_cosine(step, cfg.steps, cfg.warmup))
@@ -125,7 +135,8 @@ def sample(
     """DDIM (arXiv 2010.02502), with an optional change of the features at every step.
 
     The predicted clean image is clipped to [-1, 1] at each step: at large t a small error of the
-    predicted noise is a large one of the image, most of all with features from elsewhere.
+    predicted noise is a large one of the image, most of all with features from elsewhere. The
+    predicted noise itself is left as it is.
 
     Args:
         noise: `(B, 3, H, W)` standard normal; it decides the device.
@@ -138,10 +149,9 @@ def sample(
     """
     scheduler = DDIMScheduler(**NOISE, timestep_spacing="trailing", clip_sample=True)
     scheduler.set_timesteps(steps)
-    autocast = torch.autocast(noise.device.type, torch.bfloat16, enabled=precision == "bf16")
     x = noise
     for t in scheduler.timesteps:
-        with autocast:
+        with training.autocast(noise.device, precision):
             features = encode(unet, x, t)
             if edit is not None:
                 features = edit(features, t)

@@ -22,12 +22,12 @@ def run_network(
     net: nn.Module, images: np.ndarray, statistics: tuple, precision: str, batch: int = 1000
 ) -> Tensor:
     """Runs `net` over images, uint8 `(N, H, W, 3)`, normalised by `statistics`; fp32 `(N, D)`."""
-    acc = training.accelerator(precision)
-    net = net.to(acc.device)
+    device = training.device()
+    net = net.to(device)
     out = []
-    with acc.autocast():
+    with training.autocast(device, precision):
         for i in range(0, len(images), batch):
-            x = torch.from_numpy(np.ascontiguousarray(images[i : i + batch])).to(acc.device)
+            x = torch.tensor(images[i : i + batch], device=device)
             out.append(net(normalise(to_float(x), statistics)).float().cpu())
     net.cpu()
     return torch.cat(out)

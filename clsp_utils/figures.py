@@ -36,7 +36,7 @@ def set_style() -> None:
 def image_grid(rows: Sequence[np.ndarray], labels: Sequence[str] = (), width: float = FULL) -> Figure:
     """Images in rows: each row uint8 `(n, H, W, 3)` or float in [0, 1]; one label a row."""
     n = max(len(row) for row in rows)
-    fig, axes = plt.subplots(len(rows), n, figsize=(width, width / n * len(rows) * 1.02), squeeze=False)
+    fig, axes = plt.subplots(len(rows), n, figsize=(width, width / n * len(rows) * 1.02), squeeze=False, layout="constrained")
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])

@@ -147,8 +147,8 @@ def pretrain(
     recipe = METHODS[cfg.method]
     if recipe.third == "synthetic" and bank is None:
         raise ValueError(f"method={cfg.method!r} needs a candidate bank.")
-    acc = training.accelerator(precision)
-    method = build(cfg, int(labels.max()) + 1).to(acc.device)
+    device = training.device()
+    method = build(cfg, int(labels.max()) + 1).to(device)
     optimizer = torch.optim.SGD(
         method.encoder.parameters(), cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay
     )
@@ -166,19 +166,19 @@ def pretrain(
         if i == 0 or step == start:
             order = torch.randperm(len(images), generator=training.generator(cfg.seed, "order", epoch))
         anchors = order[i * batch : (i + 1) * batch]
-        x = images[anchors].to(acc.device, non_blocking=True)
-        g = training.generator(cfg.seed, "views", step, device=acc.device)
+        x = images[anchors].to(device, non_blocking=True)
+        g = training.generator(cfg.seed, "views", step, device=device)
         views = [augment(x, cfg.views, statistics, g) for _ in range(method.n_views)]
         if recipe.third:
             source = x
             if recipe.third == "synthetic":
                 source = draw_candidates(bank, anchors, training.generator(cfg.seed, "candidates", step))
-                source = source.to(acc.device, non_blocking=True)
-            g = training.generator(cfg.seed, "third view", step, device=acc.device)
+                source = source.to(device, non_blocking=True)
+            g = training.generator(cfg.seed, "third view", step, device=device)
             views.append(augment(source, cfg.views, statistics, g))
-        with acc.autocast():
+        with training.autocast(device, precision):
             z = list(method.encoder(torch.cat(views)).chunk(len(views)))
-            loss = method.loss(z, views, labels[anchors].to(acc.device))
+            loss = method.loss(z, views, labels[anchors].to(device))
             if recipe.third:
                 weight = cfg.clsp_weight * min(1.0, (step + 1) / (1 + cfg.clsp_ramp * total))
                 loss = loss + weight * clsp_term(z[1], z[2])

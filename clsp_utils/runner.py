@@ -5,6 +5,7 @@ Knows nothing of the science: notebooks are files with parameters, run in order.
 
 import ast
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ def assign(notebooks: Sequence[Path], profile: str, parameters: dict[str, Any]) 
     A dotted name, such as `candidates.k`, overrides that field of the profile in every notebook;
     a plain name goes to the notebooks that have it.
     """
-    overrides = " ".join(f"{name}={value!r}".replace(" ", "") for name, value in parameters.items() if "." in name)
+    overrides = " ".join(shlex.quote(f"{name}={value}") for name, value in parameters.items() if "." in name)
     overrides = " ".join(filter(None, [str(parameters.get("overrides", "")), overrides]))
     config.profile(profile, overrides)
     plain = {name: value for name, value in parameters.items() if "." not in name and name != "overrides"}
@@ -98,7 +99,7 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], timeout
         )
     except PapermillExecutionError as error:
         reason = f"{error.ename}: {error.evalue}".strip()
-        raise RuntimeError(f"cell {error.cell_index + 1} failed with {reason}") from None
+        raise RuntimeError(f"cell {_source_position(target, error.cell_index)} failed with {reason}") from None
     except CellTimeoutError:
         raise RuntimeError(f"a cell ran longer than {timeout:g} s") from None
     except DeadKernelError:
@@ -107,7 +108,17 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], timeout
     cells = nbformat.read(target, as_version=4).cells
     pending = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source and not cell.execution_count]
     if pending:
-        raise RuntimeError(f"it stopped early: cell {pending[0] + 1} did not run")
+        raise RuntimeError(f"it stopped early: cell {_source_position(target, pending[0])} did not run")
+
+
+def _source_position(executed: Path, index: int) -> int:
+    """Number, from 1, in the source notebook of a cell of the executed copy.
+
+    papermill adds a cell with the parameters, and marks before a failed one.
+    """
+    cells = nbformat.read(executed, as_version=4).cells[: index + 1]
+    added = {"injected-parameters", "papermill-error-cell-tag"}
+    return sum(not added & set(cell.metadata.get("tags", [])) for cell in cells)
 
 
 def run(

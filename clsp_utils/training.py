@@ -43,9 +43,17 @@ def resolve_precision(precision: str) -> str:
     return "bf16" if native() else "fp32"
 
 
-def accelerator(precision: str) -> Accelerator:
-    """Device and autocast of one stage; `precision` is "bf16" or "fp32"."""
-    return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+def device() -> torch.device:
+    """The device of this process, as accelerate finds it."""
+    return Accelerator().device
+
+
+def autocast(where: torch.device, precision: str) -> torch.autocast:
+    """bf16 autocast on a device, or none for "fp32".
+
+    Not accelerate's own, which fixes one precision for the whole process.
+    """
+    return torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def warmup_cosine(step: int, total: int, warmup: float) -> float:

@@ -36,11 +36,15 @@ def _column(x: Tensor) -> Tensor:
 def crop_boxes(n: int, cfg: Views, g: Generator) -> tuple[Tensor, ...]:
     """Boxes of random resized crops as (centre x, centre y, width, height), in [0, 1] of the image.
 
-    The area is uniform in `cfg.crop_area`, the log of the aspect ratio in [log 3/4, log 4/3].
+    As in torchvision: the area is uniform in `cfg.crop_area`, the log of the aspect ratio in
+    [log 3/4, log 4/3]; of ten such draws the first that fits is taken, else the whole image.
     """
-    area = _uniform(n, *cfg.crop_area, g)
-    root = _uniform(n, math.log(3 / 4), math.log(4 / 3), g).exp().sqrt()
-    width, height = (area.sqrt() * root).clamp(max=1), (area.sqrt() / root).clamp(max=1)
+    area = _uniform(10 * n, *cfg.crop_area, g)
+    root = _uniform(10 * n, math.log(3 / 4), math.log(4 / 3), g).exp().sqrt()
+    width, height = (area.sqrt() * root).view(n, 10), (area.sqrt() / root).view(n, 10)
+    fits = (width <= 1) & (height <= 1)
+    first, none = fits.float().argmax(1, keepdim=True), ~fits.any(1)
+    width, height = (side.gather(1, first)[:, 0].masked_fill(none, 1) for side in (width, height))
     x = width / 2 + _uniform(n, 0, 1, g) * (1 - width)
     y = height / 2 + _uniform(n, 0, 1, g) * (1 - height)
     return x, y, width, height

@@ -1,0 +1,178 @@
+"""The companion: keys hold what shaped a result, and what is stored is not made again."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from clsp_utils import companion, config, diffusion
+from clsp_utils.artifacts import Store
+from clsp_utils.companion import COMPARED, Companion, reported_results
+from clsp_utils.pretrain import METHODS
+
+# The same precision on every machine; and the least work that has all steps.
+FP32 = "precision=fp32"
+QUICK = f"{FP32} diffusion.steps=2 candidates.steps=1 candidates.k=1 probe.epochs=1" + "".join(
+    f" {name}.epochs=1" for name in ("simclr", "moco", "classifier")
+)
+
+
+def keys(profile="smoke", seed=0, overrides="", **changes):
+    """The key of every kind of result, without making any."""
+    c = Companion(profile, seed, f"{FP32} {overrides}")
+    c.store.get = lambda stage, settings, make, inputs=(): SimpleNamespace(
+        key=Store.key(stage, settings, inputs), manifest={}
+    )
+    encoders = {method: c.encoder(method, **changes).key for method in METHODS}
+    return {"unet": c.diffusion().key, "bank": c.bank().key, "data": c._key_of_data()} | encoders
+
+
+def changed(a, b):
+    return {name for name in a if a[name] != b[name]}
+
+
+CLSP = {"CLSP-SimCLR", "CLSP-MoCoV2"}
+
+
+def test_same_settings_have_the_same_keys_and_all_kinds_differ(home):
+    assert keys() == keys()
+    assert len(set(keys().values())) == len(keys())
+
+
+def test_profiles_share_no_key(home):
+    assert not set(keys("smoke").values()) & set(keys("laptop").values())
+
+
+# The default changed to something else, whatever it is: profiles may be tuned.
+SMOKE = config.PROFILES["smoke"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (f"simclr.clsp_weight={SMOKE.simclr.clsp_weight + 1}", {"third view", "CLSP-SimCLR"}),
+        (f"moco.clsp_weight={SMOKE.moco.clsp_weight + 1}", {"CLSP-MoCoV2"}),
+        (f"moco.queue={SMOKE.moco.queue + 1}", {"MoCoV2", "CLSP-MoCoV2"}),
+        (f"simclr.queue={SMOKE.simclr.queue + 1}", set()),
+        (f"simclr.lr={SMOKE.simclr.lr + 1}", {"SimCLR", "third view", "CLSP-SimCLR"}),
+        (f"classifier.lr={SMOKE.classifier.lr + 1}", {"supervised"}),
+        (f"classifier.temperature={SMOKE.classifier.temperature + 1}", set()),
+        (f"candidates.k={SMOKE.candidates.k + 1}", {"bank", *CLSP}),
+        (f"diffusion.steps={SMOKE.diffusion.steps + 1}", {"unet", "bank", *CLSP}),
+        (f"data.limit={SMOKE.data.limit + 1}", {"unet", "bank", "data", *METHODS}),
+        (f"probe.epochs={SMOKE.probe.epochs + 1}", set()),
+        (f"study.samples={SMOKE.study.samples + 1}", set()),
+    ],
+)
+def test_a_setting_changes_the_keys_of_what_it_shapes_and_no_other(home, override, expected):
+    assert changed(keys(), keys(overrides=override)) == expected
+
+
+def test_the_seed_and_the_precision_change_all_but_the_data(home):
+    everything = set(keys()) - {"data"}
+    assert changed(keys(), keys(seed=1)) == everything
+    assert changed(keys(), keys(overrides="precision=bf16")) == everything
+
+
+def test_a_change_for_one_call_is_as_good_as_an_override(home):
+    weight = SMOKE.simclr.clsp_weight + 1
+    assert keys(clsp_weight=weight)["CLSP-SimCLR"] == keys(overrides=f"simclr.clsp_weight={weight}")["CLSP-SimCLR"]
+
+
+def test_a_second_companion_finds_everything_in_the_store(home, monkeypatch):
+    def ask():
+        c = Companion("smoke", 0, QUICK)
+        scores = {method: c.scores(method, seed) for method in ("SimCLR", "CLSP-SimCLR") for seed in (0, 1)}
+        arrays = np.load(c.bank() / "bank.npy"), c.interpolated(0.5), c.classify(c.test.images)
+        weights = {**c.unet.state_dict(), **c.load_encoder("SimCLR", c.encoder("SimCLR")).state_dict()}
+        return scores, arrays, weights
+
+    scores, arrays, weights = ask()
+    c = Companion("smoke", 0, QUICK)
+    assert arrays[0].shape == (len(c.train), 1, *c.train.images.shape[1:])
+    assert arrays[1].shape == (len(c.study), 1, *c.test.images.shape[1:])
+    assert arrays[2].shape == (len(c.test),)
+    assert all(0 <= row[name] <= 1 for row in scores.values() for name in ("linear", "knn"))
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(diffusion, "train", refuse)
+    for module, name in (
+        (companion, "write_bank"), (companion, "interpolate"), (companion, "pretrain"), (companion.evaluate, "score")
+    ):
+        monkeypatch.setattr(module, name, refuse)
+    again, same_arrays, same_weights = ask()
+    assert again == scores
+    assert all(map(np.array_equal, same_arrays, arrays))
+    assert weights.keys() == same_weights.keys()
+    assert all(weights[name].equal(same_weights[name]) for name in weights)
+    with pytest.raises(AssertionError, match="made again"):
+        Companion("smoke", 1, QUICK).diffusion()
+
+
+def test_encoders_start_as_untrained_and_are_trained(home):
+    c = Companion("smoke", 0, QUICK)
+    untrained, trained = c.untrained(), c.load_encoder("SimCLR", c.encoder("SimCLR"))
+    assert not untrained.training and not trained.training
+    assert untrained.state_dict().keys() == trained.state_dict().keys()
+    assert not untrained.backbone.conv1.weight.equal(trained.backbone.conv1.weight)
+
+
+@pytest.mark.slow
+def test_comparison_and_sweep_have_a_row_a_run(home):
+    c = Companion("smoke", 0, QUICK)
+    table = c.comparison(COMPARED)
+    assert sorted(zip(table["method"], table["seed"])) == sorted(
+        (method, seed) for method in COMPARED for seed in range(c.cfg.study.seeds)
+    )
+    assert table[["linear", "knn"]].stack().between(0, 1).all() and (table["seconds"] > 0).all()
+    sweep = c.sweep((0.0, 1.0))
+    assert sweep["w"].tolist() == [w for w in (0.0, 1.0) for _ in range(c.cfg.study.sweep_seeds)]
+    assert sweep["agreement"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(
+    ("profile", "seed", "overrides", "folder"),
+    [
+        ("laptop", 0, "", "figures"),
+        ("laptop", 1, "", "build/laptop/figures"),
+        ("laptop", 0, f"candidates.k={config.PROFILES['laptop'].candidates.k + 1}", "build/laptop/figures"),
+        ("smoke", 0, "", "build/smoke/figures"),
+        ("smoke", 1, "", "build/smoke/figures"),
+    ],
+)
+def test_only_the_plain_laptop_profile_draws_into_figures(home, profile, seed, overrides, folder):
+    assert Companion(profile, seed, overrides).figures == home / folder
+
+
+def test_only_smoke_runs_print_a_note(home):
+    assert Companion("smoke").note == "smoke" and Companion("laptop").note == ""
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 1.5, "one", None])
+def test_a_seed_that_cannot_be_used_is_named(home, seed):
+    with pytest.raises(config.ConfigError, match="seed"):
+        Companion("smoke", seed)
+
+
+def test_study_is_the_same_part_of_the_test_split_each_time(home):
+    a, b = Companion("smoke", 0, FP32), Companion("smoke", 1, FP32)
+    assert len(a.study) == a.cfg.study.samples
+    assert np.array_equal(a.study.images, b.study.images)
+    rows = {image.tobytes() for image in a.test.images}
+    assert all(image.tobytes() in rows for image in a.study.images)
+
+
+def test_agreement_is_the_share_of_right_classes(home, monkeypatch):
+    c = Companion("smoke", 0, FP32)
+    monkeypatch.setattr(c, "classify", lambda images: np.array([1, 2, 3, 4]))
+    assert c.agreement(c.test.images[:4], np.array([1, 2, 0, 0])) == 0.5
+
+
+def test_reported_results_have_the_four_methods():
+    table = reported_results()
+    assert list(table.columns) == ["source", "dataset", "method", "backbone", "top1"]
+    assert set(table["method"]) == {"SimCLR", "MoCoV2", "CLSP-SimCLR", "CLSP-MoCoV2"}
+    assert table["top1"].between(0, 100).all() and table["top1"].gt(1).all()  # percent
+    assert not table.duplicated(["source", "dataset", "method", "backbone"]).any()

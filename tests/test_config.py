@@ -1,0 +1,138 @@
+"""Settings: what is refused, with which words, and what the environment files promise."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clsp_utils.config import LAPTOP, PROFILES, SMOKE, ConfigError, profile
+
+ROOT = Path(__file__).parents[1]
+
+# override -> what the message must show of it
+REFUSED = {
+    "nosuch=1": "nosuch=1",
+    "candidates.nosuch=1": "candidates.nosuch=1",
+    "nosuch.k=1": "nosuch.k=1",
+    "candidates.k.x=1": "candidates.k.x=1",
+    "candidates=1": "candidates=1",
+    "candidates.k": "candidates.k",
+    "candidates.k:4": "candidates.k:4",
+    "=3": "=3",
+    "name=smoke": "name=smoke",
+    "candidates.mix_weight=1.5": "mix_weight=1.5",
+    "candidates.mix_weight=-0.1": "mix_weight=-0.1",
+    "candidates.mix_weight=nan": "nan",
+    "candidates.mix_weight=1e999": "inf",
+    "simclr.lr=inf": "inf",
+    "simclr.lr=0": "lr=0",
+    "simclr.temperature=-0.2": "temperature=-0.2",
+    "simclr.seed=-1": "seed=-1",
+    "simclr.method=BYOL": "BYOL",
+    "simclr.queue=255": "queue=255",
+    "moco.batch=4096": "batch=4096",
+    "simclr.views.hue=0.6": "hue=0.6",
+    "simclr.views.crop_area=(0.9,0.2)": "(0.9, 0.2)",
+    "simclr.views.crop_area=(0.2,)": "(0.2,)",
+    "simclr.encoder.layers=(1,1,1,1,1)": "(1, 1, 1, 1, 1)",
+    "simclr.encoder.block=wide": "wide",
+    "candidates.k=0": "k=0",
+    "candidates.k=2.5": "k=2.5",
+    "candidates.k=two": "two",
+    "candidates.k=None": "None",
+    "candidates.k=(4,)": "(4,)",
+    "candidates.steps=7": "steps=7",
+    "study.steps=300": "steps=300",
+    "study.seeds=1": "seeds=1",
+    "study.mix_weights=(0.1,1.5)": "1.5",
+    "study.mix_weights=()": "()",
+    "diffusion.unet.channels=(30,96)": "(30, 96)",
+    "diffusion.unet.channels=()": "()",
+    "diffusion.unet.channels=32": "32",
+    "diffusion.unet.groups=0": "groups=0",
+    "diffusion.flip=2": "flip=2",
+    "diffusion.warmup=1e-3": "0.001",
+    "data.size=17": "size=17",
+    "data.size=4": "size=4",
+    "data.limit=10": "limit=10",
+    "diffusion.unet.channels=(32,32,32,32,32)": "size=16",  # 16 pixels cannot be halved four times
+    "data.name=cifar": "cifar",
+    "data.evaluate_on=train": "train",
+    "precision=fp16": "fp16",
+    "candidates.k=4 candidates.eta=3": "eta=3",  # a good one before it does not hide it
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_bad_override_is_refused_by_value(override):
+    with pytest.raises(ConfigError) as refusal:
+        profile("laptop", override)
+    message = str(refusal.value)
+    assert REFUSED[override] in message
+    # one sentence that starts with the name of what is wrong
+    assert re.fullmatch(r"[a-z][^\n]*\.", message)
+
+
+def test_unknown_profile_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="'gpu'.*laptop, smoke"):
+        profile("gpu")
+
+
+@pytest.mark.parametrize("override, field, value", [
+    ("candidates.k=4", "candidates.k", 4),
+    ("candidates.mix_weight=0", "candidates.mix_weight", 0.0),
+    ("candidates.mix_weight=1", "candidates.mix_weight", 1.0),
+    ("diffusion.lr=1e-3", "diffusion.lr", 0.001),
+    ("diffusion.lr='1e-3'", "diffusion.lr", 0.001),
+    ("diffusion.flip=True", "diffusion.flip", True),
+    ("simclr.encoder.layers=(2,2)", "simclr.encoder.layers", (2, 2)),
+    ("simclr.encoder.layers=(2, 2)", "simclr.encoder.layers", (2, 2)),
+    ("probe.neighbours=[5,  10]", "probe.neighbours", (5, 10)),
+    ("data.evaluate_on=validation", "data.evaluate_on", "validation"),
+    ("candidates.k=4 candidates.k=5", "candidates.k", 5),
+    ("simclr.batch=4096;simclr.queue=4096", "simclr.queue", 4096),
+    ("diffusion.unet.channels=(30,96) diffusion.unet.groups=6", "diffusion.unet.groups", 6),
+])
+def test_good_override_sets_its_field(override, field, value):
+    found = profile("laptop", override)
+    for name in field.split("."):
+        found = getattr(found, name)
+    assert found == value and type(found) is type(value)
+
+
+def test_override_changes_nothing_else():
+    changed = profile("smoke", "candidates.k=7")
+    assert changed == dataclasses.replace(SMOKE, candidates=dataclasses.replace(SMOKE.candidates, k=7))
+    assert profile("smoke") == SMOKE != profile("laptop") == LAPTOP
+
+
+def test_profiles_carry_their_own_names():
+    assert {name: profile(name, "candidates.k=3").name for name in PROFILES} == {n: n for n in PROFILES}
+
+
+def test_profiles_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        LAPTOP.candidates.k = 3
+
+
+def test_configuration_does_not_import_torch():
+    code = "import sys, clsp_utils.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_conda_and_pip_ask_for_the_same():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pip = project["dependencies"] + project["optional-dependencies"]["dev"]
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+
+    def pinned(lines):
+        pairs = (re.fullmatch(r"([\w.-]+)(.*)", line.replace("pytorch>", "torch>")).groups() for line in lines)
+        return dict(pairs)
+
+    assert pinned(conda) == pinned(pip) | {"python": project["requires-python"]}
+    assert all(pinned(pip).values()), "every requirement has a version"

@@ -1,0 +1,106 @@
+"""Encoders: torchvision's ResNet with another stem, unit-norm projections, the momentum twin."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18, resnet50
+
+from clsp_utils.config import Encoder as EncoderConfig
+from clsp_utils.encoders import Encoder, build_backbone, momentum_copy, momentum_update
+
+TINY = EncoderConfig(layers=(1, 1), width=8, hidden=16, projection=12)
+
+
+def images(n=4, size=16):
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def test_projections_have_unit_norm():
+    z = Encoder(TINY).eval()(images())
+    assert z.shape == (4, 12)
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(4))
+
+
+def test_unit_norm_can_be_left_out():
+    encoder = Encoder(TINY).eval()
+    encoder.unit_norm = False
+    z = encoder(images())
+    torch.testing.assert_close(z, encoder.projector(encoder.backbone(images())))
+    assert (z.norm(dim=1) - 1).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("max_pool", [False, True])
+def test_width_64_and_four_stages_are_the_published_resnet18(max_pool):
+    torch.manual_seed(0)
+    ours = build_backbone(EncoderConfig(layers=(2, 2, 2, 2), width=64, max_pool=max_pool))
+    theirs = resnet18()
+    theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    theirs.fc = nn.Identity()
+    if not max_pool:
+        theirs.maxpool = nn.Identity()
+    for m in ours.modules():  # statistics that are not 0 and 1, or batch norm would go unseen
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.normal_(m.running_mean, std=0.1), nn.init.uniform_(m.running_var, 0.5, 2)
+    theirs.load_state_dict(ours.state_dict())  # strict: the names are torchvision's
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(images(2, 32)), theirs.eval()(images(2, 32)))
+
+
+def test_bottleneck_blocks_are_the_published_resnet50():
+    cfg = EncoderConfig(block="bottleneck", layers=(3, 4, 6, 3), width=64)
+    with torch.device("meta"):  # shapes only: no weights are drawn
+        ours, theirs = build_backbone(cfg).state_dict(), resnet50().state_dict()
+    del theirs["fc.weight"], theirs["fc.bias"], theirs["conv1.weight"]
+    assert {n: v.shape for n, v in ours.items() if n != "conv1.weight"} == {n: v.shape for n, v in theirs.items()}
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3, 4])
+@pytest.mark.parametrize(("block", "expansion"), [("basic", 1), ("bottleneck", 4)])
+def test_n_features_is_what_comes_out(block, expansion, stages):
+    net = build_backbone(EncoderConfig(block=block, layers=(1,) * stages, width=8)).eval()
+    assert net.n_features == 8 * 2 ** (stages - 1) * expansion
+    assert net(images()).shape == (4, net.n_features)
+
+
+@pytest.mark.parametrize(("stride", "max_pool", "side"), [(1, False, 16), (2, False, 8), (1, True, 8), (2, True, 4)])
+def test_stem_sets_the_resolution(stride, max_pool, side):
+    net = build_backbone(EncoderConfig(layers=(1,), width=8, stem_stride=stride, max_pool=max_pool))
+    seen = []
+    net.layer1.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
+    net(images())
+    assert seen == [(4, 8, side, side)]
+
+
+def test_convolutions_start_as_in_torchvision():
+    torch.manual_seed(0)
+    net = build_backbone(EncoderConfig(layers=(1, 1), width=64))
+    for conv in (net.conv1, net.layer1[0].conv1, net.layer2[0].downsample[0]):
+        fan_out = conv.out_channels * conv.kernel_size[0] ** 2
+        assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+
+
+# Momentum ---------------------------------------------------------------------------------------
+
+
+def test_momentum_copy_is_equal_separate_and_without_gradients():
+    encoder = Encoder(TINY)
+    twin = momentum_copy(encoder)
+    assert all(map(torch.equal, twin.state_dict().values(), encoder.state_dict().values()))
+    assert not any(p.requires_grad for p in twin.parameters())
+    assert all(p.requires_grad for p in encoder.parameters())
+    with torch.no_grad():
+        encoder.projector[0].bias.add_(1)
+    assert not torch.equal(twin.projector[0].bias, encoder.projector[0].bias)
+
+
+@pytest.mark.parametrize("m", [0.0, 0.3, 0.99, 1.0])
+def test_momentum_update_against_its_formula(m):
+    twin, encoder = momentum_copy(Encoder(TINY)), Encoder(TINY)
+    before = [p.clone() for p in twin.parameters()]
+    own = [p.detach().clone() for p in encoder.parameters()]
+    momentum_update(twin, encoder, m)
+    for p, old, new in zip(twin.parameters(), before, own, strict=True):
+        torch.testing.assert_close(p, m * old + (1 - m) * new)
+        if m in (0, 1):
+            assert torch.equal(p, old if m else new)
+    assert all(map(torch.equal, encoder.parameters(), own))

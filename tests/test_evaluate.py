@@ -1,0 +1,234 @@
+"""Evaluation: against slow loops, scikit-learn and scipy."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
+
+from clsp_utils import evaluate
+from clsp_utils.config import Probe
+from clsp_utils.data import Images
+from clsp_utils.evaluate import background_match, choose_k, interval, knn, linear_probe, paired, run_network
+
+PROBE = Probe(epochs=10, batch=32, neighbours=(1, 5, 20))
+
+
+def blobs(n, spread, classes=3, seed=0):
+    """Features around one corner a class, `(n, 6)`, and labels."""
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    return torch.eye(6)[labels] + spread * torch.randn(n, 6, generator=g), labels
+
+
+def as_images(images, labels, groups=None):
+    labels = np.asarray(labels)
+    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
+    return Images(images, labels, groups, tuple("0123456789"))
+
+
+# kNN --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 7, 50])
+def test_knn_against_a_slow_loop_and_scikit_learn(k):
+    (train, labels), (test, _) = blobs(200, 0.6), blobs(80, 0.6, seed=1)
+    train, test = train * 3, test * 0.2  # lengths must not matter
+    slow = []
+    for x in test:
+        cosines = [float(x @ y / (x.norm() * y.norm())) for y in train]
+        votes = [0.0, 0.0, 0.0]
+        for i in sorted(range(200), key=cosines.__getitem__)[-k:]:
+            votes[labels[i]] += np.exp(cosines[i] / 0.07)
+        slow.append(int(np.argmax(votes)))
+    reference = KNeighborsClassifier(k, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07))
+    found = knn(train, labels, test, k).tolist()
+    assert found == slow
+    assert found == reference.fit(train.numpy(), labels.numpy()).predict(test.numpy()).tolist()
+    assert len(set(found)) == 3
+
+
+def test_knn_lets_the_near_outvote_the_many():
+    # Two neighbours at cosine 0.6 weigh less than one at cosine 1.
+    train = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8]])
+    labels = torch.tensor([0, 1, 1])
+    assert knn(train, labels, torch.tensor([[1.0, 0.0]]), 3).tolist() == [0]
+    assert knn(train, labels, torch.tensor([[1.0, 0.0]]), 3, temperature=10.0).tolist() == [1]
+
+
+def test_knn_with_more_neighbours_than_images_takes_all():
+    (train, labels), (test, _) = blobs(9, 0.3), blobs(6, 0.3, seed=1)
+    assert torch.equal(knn(train, labels, test, 100), knn(train, labels, test, 9))
+
+
+def test_choose_k_holds_whole_groups_out():
+    # Each feature occurs three times, and a third of the groups has a wrong label. One neighbour
+    # looks perfect if a copy of the held-out image remains; with the group held out, many are better.
+    features, truth = blobs(120, 0.02)
+    wrong = np.random.default_rng(0).random(120) < 0.35
+    labels = np.where(wrong, (truth + 1) % 3, truth).repeat(3)
+    data = as_images(np.zeros((360, 1)), labels, np.arange(120).repeat(3))
+    assert choose_k(features.repeat_interleave(3, 0), data, (1, 60)) == 60
+
+
+def test_choose_k_finds_fine_structure():
+    # Points on an arc whose class changes every ten: many neighbours blur it.
+    angle = torch.linspace(0, 1, 400)
+    data = as_images(np.zeros((400, 1)), np.arange(400) // 10 % 2)
+    features = torch.stack([angle.cos(), angle.sin()], 1)
+    assert choose_k(features, data, (300, 3, 200)) == 3
+
+
+# Linear probe -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("spread", "low", "high"), [(0.05, 0.99, 1.0), (1e4, 0.23, 0.43)], ids=["blobs", "noise"])
+def test_linear_probe_separates_blobs_and_nothing_else(spread, low, high):
+    (train, labels), (test, truth) = blobs(300, spread), blobs(600, spread, seed=1)
+    predicted = linear_probe(train, labels, test, PROBE, 0)
+    assert low <= evaluate.accuracy(predicted, truth) <= high
+
+
+def test_linear_probe_does_not_mind_units_and_repeats():
+    (train, labels), (test, _) = blobs(300, 0.5), blobs(600, 0.5, seed=1)
+    first = linear_probe(train, labels, test, PROBE, 0)
+    torch.manual_seed(99)
+    assert torch.equal(first, linear_probe(train, labels, test, PROBE, 0))
+    scaled = linear_probe(train * 1000 + 7, labels, test * 1000 + 7, PROBE, 0)
+    assert (scaled == first).float().mean() > 0.99
+    assert not torch.equal(first, linear_probe(train, labels, test, PROBE, 1))
+
+
+def test_linear_probe_lowers_its_rate_twice(monkeypatch):
+    rates = []
+    monkeypatch.setattr(evaluate.training, "set_lr", lambda optimizer, lr: rates.append(lr))
+    train, labels = blobs(30, 0.5)
+    linear_probe(train, labels, train, Probe(lr=2.0, epochs=10), 0)
+    np.testing.assert_allclose(rates, [2.0] * 6 + [0.2] * 2 + [0.02] * 2)
+
+
+# Networks and scores ----------------------------------------------------------------------------
+
+STATISTICS = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+PIXELS = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 10, 1000])
+def test_run_network_in_batches_is_one_pass(batch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 5)).eval()
+    mean, std = (torch.tensor(s).view(1, 3, 1, 1) for s in STATISTICS)
+    with torch.no_grad():
+        expected = net((torch.from_numpy(PIXELS).permute(0, 3, 1, 2) / 255 - mean) / std)
+    found = run_network(net, PIXELS, STATISTICS, "fp32", batch)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_precisions_can_follow_each_other_in_one_process():
+    # A notebook may open a profile twice, the second time with precision=fp32.
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).eval()
+    first, half, again = (run_network(net, PIXELS, STATISTICS, p) for p in ("fp32", "bf16", "fp32"))
+    assert torch.equal(first, again) and not torch.equal(first, half)
+    torch.testing.assert_close(first, half, rtol=0.05, atol=0.05)
+
+
+def coloured(n, seed):
+    """Two classes, red and blue, with noise."""
+    labels = np.arange(n) % 2
+    images = np.random.default_rng(seed).integers(0, 128, (n, 4, 4, 3), dtype=np.uint8)
+    images[np.arange(n), :, :, labels * 2] += 127
+    return as_images(images, labels)
+
+
+def test_score_of_features_that_show_the_class():
+    backbone = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    train, test = coloured(100, 0), coloured(60, 1)
+    scores = evaluate.score(backbone, train, test, STATISTICS, PROBE, 0, "fp32")
+    assert scores.keys() == {"linear", "knn", "k"}
+    assert scores["linear"] > 0.95 and scores["knn"] > 0.95
+    assert scores["k"] in PROBE.neighbours
+
+
+def test_score_chooses_without_the_test_split():
+    backbone = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    train, test = coloured(100, 0), coloured(60, 1)
+    inverted = as_images(test.images, 1 - test.labels)
+    args = (STATISTICS, PROBE, 0, "fp32")
+    scores, other = (evaluate.score(backbone, train, part, *args) for part in (test, inverted))
+    assert other["k"] == scores["k"]
+    for name in ("linear", "knn"):
+        assert other[name] == pytest.approx(1 - scores[name])
+
+
+# Statistics -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95])
+@pytest.mark.parametrize("values", [[0.5, 0.6], [0.71, 0.68, 0.75, 0.7, 0.69]], ids=len)
+def test_interval_against_scipy(values, level):
+    mean, half = interval(values, level)
+    low, high = stats.t.interval(level, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+
+
+def table(**methods):
+    rows = [(m, seed, x) for m, values in methods.items() for seed, x in values.items()]
+    return pd.DataFrame(rows, columns=["method", "seed", "knn"]).sample(frac=1, random_state=0)
+
+
+def test_paired_against_scipy():
+    a, b = [0.7, 0.72, 0.69, 0.75], [0.68, 0.73, 0.6, 0.7]
+    result = paired(table(a=dict(enumerate(a)), b=dict(enumerate(b)), c={0: 0.1}), "knn", "a", "b")
+    reference = stats.ttest_rel(a, b)
+    low, high = reference.confidence_interval(0.95)
+    assert result["p"] == pytest.approx(reference.pvalue)
+    assert result["difference"] == pytest.approx((low + high) / 2) and result["difference"] > 0
+    assert result["half_width"] == pytest.approx((high - low) / 2)
+    assert (result["method"], result["rival"], result["metric"]) == ("a", "b", "knn")
+    assert (result["seeds"], result["wins"]) == (4, 3)
+
+
+def test_paired_changes_sign_with_the_order_and_keeps_the_rest():
+    values = table(a={0: 0.7, 1: 0.72, 2: 0.69}, b={0: 0.68, 1: 0.73, 2: 0.6})
+    ab, ba = paired(values, "knn", "a", "b"), paired(values, "knn", "b", "a")
+    assert ba["difference"] == pytest.approx(-ab["difference"])
+    assert (ab["wins"], ba["wins"]) == (2, 1)
+    assert (ab["p"], ab["half_width"]) == pytest.approx((ba["p"], ba["half_width"]))
+
+
+def test_paired_uses_only_the_seeds_that_both_have():
+    both = table(a={1: 0.72, 2: 0.69}, b={1: 0.73, 2: 0.6})
+    more = table(a={0: 0.9, 1: 0.72, 2: 0.69}, b={1: 0.73, 2: 0.6, 3: 0.1})
+    assert paired(more, "knn", "a", "b") == paired(both, "knn", "a", "b")
+
+
+# Background -------------------------------------------------------------------------------------
+
+BACKGROUND = np.random.default_rng(0).random((400, 8, 8, 3)).astype(np.float32)
+IMAGES = np.rint(BACKGROUND * 255).astype(np.uint8)
+
+
+def test_background_match_of_same_inverted_and_shuffled():
+    assert background_match(IMAGES, BACKGROUND) == pytest.approx(1, abs=1e-3)
+    assert background_match(255 - IMAGES, BACKGROUND) == pytest.approx(-1, abs=1e-3)
+    # 96 correlations of deviation 1/20 each: their mean is within 0.02.
+    assert abs(background_match(np.roll(IMAGES, 1, 0), BACKGROUND)) < 0.02
+
+
+def test_background_match_ignores_the_scale_and_the_middle():
+    images = IMAGES.copy()
+    images[:, :, 2:-2] = 0
+    assert background_match(images, BACKGROUND * 7 - 3) == pytest.approx(1, abs=1e-3)
+    images[:, :, 1] = images[::-1, :, 1]  # a margin column does count
+    assert background_match(images, BACKGROUND) < 0.9
+
+
+def test_background_match_counts_constant_pixels_as_chance():
+    images = IMAGES.copy()
+    images[:, :, 0] = 128  # one of the four columns
+    assert background_match(images, BACKGROUND) == pytest.approx(0.75, abs=1e-3)
+    assert background_match(np.full_like(IMAGES, 9), BACKGROUND) == 0

@@ -1,0 +1,91 @@
+"""Figures: two files each, the same bytes every time."""
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import pytest  # noqa: E402
+
+from clsp_utils import figures  # noqa: E402
+from clsp_utils.companion import COMPARED  # noqa: E402
+
+TABLE = pd.DataFrame({"method": ["SimCLR", "CLSP-SimCLR"], "knn": [0.5, 2 / 3], "half": [0.01, 0.02]})
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with matplotlib.rc_context():
+        figures.set_style()
+        yield
+    plt.close("all")
+
+
+def draw(folder, **changes):
+    fig, ax = plt.subplots(figsize=(figures.HALF, 1.5))
+    figures.bars(ax, TABLE, "knn", "half")
+    figures.save_figure(fig, folder, "result", **({"table": TABLE, "caption": "What is seen."} | changes))
+    return (folder / "result.png").read_bytes(), (folder / "result.csv").read_text()
+
+
+def test_save_figure_writes_picture_and_table(tmp_path):
+    png, csv = draw(tmp_path / "a" / "new folder")
+    assert png.startswith(b"\x89PNG")
+    assert csv == "method,knn,half\nSimCLR,0.5,0.01\nCLSP-SimCLR,0.666667,0.02\n"
+    pixels = plt.imread(tmp_path / "a" / "new folder" / "result.png")
+    assert pixels.std() > 0.05  # something is drawn
+    assert not plt.get_fignums()  # and closed, or notebooks show it twice
+
+
+def test_save_figure_writes_the_same_bytes_again(tmp_path):
+    first = draw(tmp_path)
+    assert draw(tmp_path) == first
+    assert draw(tmp_path / "elsewhere") == first
+
+
+def test_the_picture_carries_its_caption_and_no_date_or_version(tmp_path):
+    png, _ = draw(tmp_path)
+    assert b"What is seen." in png
+    assert b"matplotlib" not in png.lower() and b"tIME" not in png
+
+
+def test_the_note_is_printed_on_the_figure_and_not_in_the_table(tmp_path):
+    (plain, csv), (noted, same_csv) = draw(tmp_path / "plain"), draw(tmp_path / "noted", note="smoke")
+    assert csv == same_csv
+    a, b = (plt.imread(tmp_path / name / "result.png") for name in ("plain", "noted"))
+    assert (a != b).any(2).mean() > 0.01
+
+
+def test_bars_put_the_first_row_on_top_in_its_colour():
+    _, ax = plt.subplots()
+    figures.bars(ax, TABLE, "knn", "half")
+    assert [bar.get_width() for bar in ax.patches] == TABLE["knn"].tolist()
+    assert [bar.get_facecolor()[:3] for bar in ax.patches] == [figures.COLORS[m] for m in TABLE["method"]]
+    ax.figure.canvas.draw()
+    heights = [ax.transData.transform((0, bar.get_y()))[1] for bar in ax.patches]
+    assert heights[0] > heights[1]
+
+
+def test_image_grid_shows_every_image_in_its_place():
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), rng.random((2, 8, 8, 3))]
+    fig = figures.image_grid(rows, ["anchors", "masks"], width=figures.HALF)
+    grid = np.array(fig.axes).reshape(2, 4)
+    assert fig.get_size_inches()[0] == figures.HALF
+    for axes, row in zip(grid, rows):
+        for ax, image in zip(axes, row):
+            np.testing.assert_array_equal(ax.images[0].get_array(), image)
+    assert not grid[1, 2].images and not grid[1, 3].images  # the short row ends early
+    assert [axes[0].get_ylabel() for axes in grid] == ["anchors", "masks"]
+    assert all(not ax.get_xticks().size and not ax.get_yticks().size for ax in fig.axes)
+
+
+def test_image_grid_of_one_image():
+    assert len(figures.image_grid([np.zeros((1, 4, 4, 3), np.uint8)]).axes) == 1
+
+
+def test_every_compared_method_has_a_colour_of_its_own():
+    colors = [figures.COLORS[method] for method in COMPARED]
+    assert len(set(colors)) == len(COMPARED)

@@ -1,0 +1,120 @@
+"""Losses against slow loops and closed forms."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from clsp_utils.losses import clsp_term, info_nce, nt_xent
+
+
+def unit(*shape, seed=0):
+    rows = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return F.normalize(rows, dim=-1)
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a.tolist(), b.tolist()))
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
+def test_nt_xent_against_a_loop(temperature):
+    n = 5
+    z = [*unit(n, 7), *unit(n, 7, seed=1)]
+    loss = 0.0
+    for i in range(2 * n):
+        partner = (i + n) % (2 * n)
+        others = sum(math.exp(dot(z[i], z[j]) / temperature) for j in range(2 * n) if j != i)
+        loss -= math.log(math.exp(dot(z[i], z[partner]) / temperature) / others) / (2 * n)
+    found = nt_xent(unit(n, 7), unit(n, 7, seed=1), temperature)
+    assert found.item() == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 16])
+def test_nt_xent_of_equal_embeddings(n):
+    z = unit(1, 8).expand(n, 8)
+    assert nt_xent(z, z, 0.2).item() == pytest.approx(math.log(2 * n - 1), abs=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0])
+def test_nt_xent_of_perfectly_separated_pairs(temperature):
+    n, z = 6, torch.eye(6)  # partners equal, all others orthogonal
+    expected = math.log(math.exp(1 / temperature) + 2 * n - 2) - 1 / temperature
+    assert nt_xent(z, z, temperature).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_nt_xent_does_not_depend_on_which_view_is_first():
+    a, b = unit(9, 4), unit(9, 4, seed=1)
+    torch.testing.assert_close(nt_xent(a, b, 0.2), nt_xent(b, a, 0.2))
+
+
+def test_nt_xent_wants_partners_in_the_same_row():
+    z = torch.eye(6)
+    assert nt_xent(z, z.roll(1, 0), 0.2) > nt_xent(z, z, 0.2) + 1
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
+def test_info_nce_against_a_loop(temperature):
+    q, k, queue = unit(5, 7), unit(5, 7, seed=1), unit(11, 7, seed=2)
+    loss = 0.0
+    for i in range(5):
+        right = math.exp(dot(q[i], k[i]) / temperature)
+        wrong = sum(math.exp(dot(q[i], past) / temperature) for past in queue)
+        loss -= math.log(right / (right + wrong)) / 5
+    found = info_nce(q, k, queue.float(), temperature)
+    assert found.item() == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 10, 100])
+def test_info_nce_of_equal_embeddings(size):
+    z = unit(1, 8).float()
+    loss = info_nce(z.expand(4, 8), z.expand(4, 8), z.expand(size, 8), 0.2)
+    assert loss.item() == pytest.approx(math.log(size + 1), abs=1e-5)
+
+
+@pytest.mark.parametrize("sign, expected", [(1, 0), (0, 2), (-1, 4)], ids=["same", "orthogonal", "opposite"])
+def test_clsp_term_of_known_angles(sign, expected):
+    z = torch.eye(6)
+    positive = sign * z if sign else z.roll(1, 0)
+    assert clsp_term(z, positive).item() == expected
+
+
+def test_clsp_term_has_value_and_gradient_of_two_minus_two_cos():
+    raw, positive = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)), unit(5, 7).float()
+    results = []
+    for loss in (
+        lambda x: clsp_term(F.normalize(x, dim=1), positive),
+        lambda x: (2 - 2 * F.cosine_similarity(x, positive)).mean(),
+    ):
+        x = raw.clone().requires_grad_()
+        value = loss(x)
+        results.append((value.detach(), *torch.autograd.grad(value, x)))
+    torch.testing.assert_close(results[0], results[1])
+    assert results[0][1].abs().max() > 0.01
+
+
+LOSSES = {
+    "nt_xent": lambda z: nt_xent(z, unit(8, 6, seed=1).float(), 0.2),
+    "info_nce": lambda z: info_nce(z, unit(8, 6, seed=1).float(), unit(20, 6, seed=2).float(), 0.2),
+    "clsp_term": lambda z: clsp_term(z, unit(8, 6, seed=1).float()),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_steps_lower_the_loss(name):
+    x = unit(8, 6).float().requires_grad_()
+    values = []
+    for _ in range(4):
+        loss = LOSSES[name](F.normalize(x, dim=1))
+        values.append(loss.item())
+        x.data -= 0.1 * torch.autograd.grad(loss, x)[0]
+    assert values == sorted(values, reverse=True) and values[-1] < values[0] - 1e-3
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_is_fp32_from_bf16_and_needs_no_gradient(name):
+    z = unit(8, 6).bfloat16()
+    loss = LOSSES[name](z)
+    assert loss.dtype == torch.float32 and loss.shape == () and not loss.requires_grad
+    torch.testing.assert_close(loss, LOSSES[name](z.float()))

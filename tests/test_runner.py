@@ -1,0 +1,219 @@
+"""The runner on small notebooks made here, and the command line. Each kernel costs a second."""
+
+import json
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from clsp_utils import __main__ as cli
+from clsp_utils import runner
+from clsp_utils.config import ConfigError
+
+PARAMETERS = 'profile: str = "laptop"  # smoke or laptop\noverrides: str = ""\nseed: int = 0\n'
+
+
+def write(path, *sources, parameters=PARAMETERS):
+    """A notebook: a title (cell 1), the parameters (cell 2), then `sources` (cells 3, 4, ...)."""
+    cells = [new_markdown_cell("# Title"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    cells += [new_code_cell(source) for source in sources]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+@pytest.fixture
+def notebooks(tmp_path):
+    """Two notebooks that are only looked at, and never run."""
+    first = write(tmp_path / "01_first.ipynb")
+    return [first, write(tmp_path / "02_second.ipynb", parameters=PARAMETERS + "noise: float = 0.5\nfull: bool = False\n")]
+
+
+# Names and parameters --------------------------------------------------------------------------
+
+
+def test_parameters_are_read_as_literals_else_as_text():
+    pairs = ["seed=3", "w=0.5", "full=True", "layers=(1, 2)", "name=smoke", "empty=", "text=a=b", "seed=4"]
+    assert runner.parse_parameters(pairs) == {
+        "seed": 4, "w": 0.5, "full": True, "layers": (1, 2), "name": "smoke", "empty": "", "text": "a=b"
+    }
+
+
+@pytest.mark.parametrize("pair", ["seed", "=3", ""])
+def test_parameter_without_name_or_value_is_refused(pair):
+    with pytest.raises(ConfigError, match=f"'{pair}'.*name=value"):
+        runner.parse_parameters([pair])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("03_b.ipynb", "01_a.ipynb", "10_d.ipynb", "03_c.ipynb", "notes.ipynb", "02_x.txt"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("wanted, expected", [
+    ([], ["01_a", "03_b", "03_c", "10_d"]),
+    (["10", "01"], ["01_a", "10_d"]),
+    (["03_c", "03_c.ipynb"], ["03_c"]),
+    (["somewhere/03_b.ipynb"], ["03_b"]),
+])
+def test_notebooks_are_found_in_order(folder, wanted, expected):
+    assert [path.stem for path in runner.find_notebooks(folder, wanted)] == expected
+
+
+@pytest.mark.parametrize("word", ["99", "03", "a", ""])  # unknown, two of them, no beginning, nothing
+def test_notebook_that_is_not_one_is_refused_with_all_names(folder, word):
+    with pytest.raises(ConfigError, match=f"'{word}'.*01_a, 03_b, 03_c, 10_d"):
+        runner.find_notebooks(folder, ["01", word])
+
+
+def test_folder_without_notebooks_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=tmp_path.name):
+        runner.find_notebooks(tmp_path)
+
+
+def test_parameters_go_to_the_notebooks_that_have_them(notebooks):
+    parameters = {"seed": 3, "noise": 1, "candidates.k": 4, "diffusion.unet.channels": (16, 32)}
+    common = {"profile": "smoke", "overrides": "candidates.k=4 'diffusion.unet.channels=(16, 32)'", "seed": 3}
+    found = runner.assign(notebooks, "smoke", parameters)
+    assert found == [common, common | {"noise": 1.0}]
+    assert type(found[1]["noise"]) is float, "a whole number will do for a float"
+
+
+def test_overrides_may_be_given_as_one_text(notebooks):
+    [found] = runner.assign(notebooks[:1], "smoke", {"overrides": "candidates.k=4", "probe.lr": 0.5})
+    assert found == {"profile": "smoke", "overrides": "candidates.k=4 probe.lr=0.5"}
+
+
+@pytest.mark.parametrize("parameters, shown", [
+    ({"nosuch": 1}, "nosuch=1.*full, noise, overrides, seed"),
+    ({"profile": "laptop"}, "profile=laptop"),  # it has an option of its own
+    ({"seed": "three"}, "seed=three.*int"),
+    ({"seed": 0.5}, "seed=0.5.*int"),
+    ({"seed": True}, "seed=True.*int"),
+    ({"full": 1}, "full=1.*bool"),
+    ({"noise": None}, "noise=None.*float"),
+    ({"candidates.nosuch": 1}, "candidates.nosuch=1"),
+    ({"candidates.mix_weight": 1.5}, "mix_weight=1.5"),
+    ({"overrides": "candidates.k=0"}, "k=0"),
+    ({"overrides": 5}, "5"),
+])
+def test_bad_parameter_is_refused_by_value(notebooks, parameters, shown):
+    with pytest.raises(ConfigError, match=shown):
+        runner.assign(notebooks, "smoke", parameters)
+
+
+# Runs ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    """Notebooks that end in every way, run one after the other: (failures, folder of results, report)."""
+    folder = tmp_path_factory.mktemp("runs")
+    sources = {
+        "01_good": ["print(f'{profile} {seed}')"],
+        "02_error": ["1", "raise ValueError('no luck')", "2"],
+        "03_exit": ["import sys; sys.exit(0)", "2"],
+        "04_killed": ["import os; os.kill(os.getpid(), 9)"],
+        "05_after": ["from pathlib import Path; Path('reached').touch()"],
+    }
+    paths = [write(folder / f"{name}.ipynb", *cells) for name, cells in sources.items()]
+    failures = runner.run(paths, folder / "build", "smoke", {"seed": 7}, timeout=60)
+    report = json.loads((folder / "build/smoke/report.json").read_text())
+    return failures, folder, {entry["name"]: entry for entry in report}
+
+
+def test_run_counts_failures_and_goes_on_after_them(outcome):
+    failures, folder, report = outcome
+    assert failures == 3
+    assert {name: entry["status"] for name, entry in report.items()} == {
+        "01_good": "ok", "02_error": "failed", "03_exit": "failed", "04_killed": "failed", "05_after": "ok"
+    }
+    assert (folder / "reached").exists(), "a notebook runs in its own folder"
+    assert all(entry["seconds"] > 0 for entry in report.values())
+
+
+@pytest.mark.parametrize("name, shown", [
+    ("02_error", ["cell 4 ", "ValueError: no luck"]),
+    ("03_exit", ["stopped early", "cell 4 "]),
+    ("04_killed", ["kernel died"]),
+])
+def test_failure_is_told_in_one_sentence(outcome, name, shown):
+    error = outcome[2][name]["error"]
+    assert "\n" not in error
+    for part in shown:
+        assert part in error
+
+
+def test_good_run_has_no_error_and_an_executed_copy(outcome):
+    _, folder, report = outcome
+    assert report["01_good"]["error"] is None
+    assert report["01_good"]["parameters"] == {"profile": "smoke", "overrides": "", "seed": 7}
+    copy = nbformat.read(folder / "build/smoke/notebooks/01_good.ipynb", as_version=4)
+    assert copy.cells[-1].outputs[0].text == "smoke 7\n"
+    assert len(nbformat.read(folder / "01_good.ipynb", as_version=4).cells) == 3, "the source is left as it was"
+
+
+def test_cell_that_takes_too_long_is_stopped(tmp_path):
+    path = write(tmp_path / "01_long.ipynb", "import time; time.sleep(600)")
+    with pytest.raises(RuntimeError, match="longer than 1 s"):
+        runner.run_notebook(path, tmp_path / "copy.ipynb", {}, timeout=1)
+
+
+# Command line ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """If bad input is not refused, the project's notebooks must not start to run."""
+    monkeypatch.setattr(runner, "run_notebook", lambda *_: pytest.fail("a notebook was run"))
+
+
+def assert_refused(capsys, arguments, shown):
+    assert cli.main(["run", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.endswith(".\n") and error.count("\n") == 1
+    assert shown in error
+
+
+@pytest.mark.parametrize("arguments, shown", [
+    (["99"], "99"),
+    (["--profile", "gpu"], "gpu"),
+    (["-p", "seed"], "seed"),
+    (["-p", "nosuch=1"], "nosuch=1"),
+    (["-p", "candidates.mix_weight=2"], "mix_weight=2"),
+    (["-p", "seed=half"], "seed=half"),
+])
+def test_command_line_refuses_bad_input_in_one_sentence(home, no_kernel, capsys, arguments, shown):
+    assert_refused(capsys, arguments, shown)
+
+
+def test_command_line_refuses_a_folder_that_cannot_be_written(home, no_kernel, monkeypatch, capsys):
+    (home / "file").touch()
+    monkeypatch.setenv("CLSP_HOME", str(home / "file"))
+    assert_refused(capsys, [], str(home / "file"))
+
+
+@pytest.mark.parametrize("failures, status", [(0, 0), (1, 1), (3, 1)])
+def test_command_line_tells_failures_by_its_status(home, monkeypatch, failures, status):
+    monkeypatch.setattr(runner, "run", lambda *_: failures)
+    assert cli.main(["run"]) == status
+
+
+def test_command_line_passes_everything_on(home, monkeypatch):
+    seen = []
+    monkeypatch.setattr(runner, "run", lambda *arguments: seen.extend(arguments) or 0)
+    cli.main(["run", "03", "01", "--profile", "smoke", "-p", "seed=3", "-p", "candidates.k=4", "--timeout", "9"])
+    notebooks, build, *rest = seen
+    assert [path.name[:2] for path in notebooks] == ["01", "03"] and build == home / "build"
+    assert rest == ["smoke", {"seed": 3, "candidates.k": 4}, 9]
+
+
+def test_interrupt_is_no_traceback(home, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", interrupt)
+    assert cli.main(["run"]) == 130
+    assert "kept" in capsys.readouterr().err
