@@ -1,0 +1,139 @@
+"""The notebooks as they are stored, and through papermill at the smoke profile, from an empty store."""
+
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import papermill
+import pytest
+
+from clsp_utils.companion import home
+from clsp_utils.runner import find_notebooks
+
+NOTEBOOKS = find_notebooks(home("notebooks"))
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@each_notebook
+def test_stored_clean(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert notebook.metadata.kernelspec.name == "python3"
+    tags = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])]
+    assert tags.count("parameters") == 1 and "injected-parameters" not in tags
+    assert max(len(cell.source.splitlines()) for cell in code) <= 40
+
+
+def test_nothing_to_strip():
+    keys = "metadata.papermill cell.metadata.papermill cell.metadata.execution"
+    command = [sys.executable, "-m", "nbstripout", "--verify", "--keep-id", "--extra-keys", keys]
+    result = subprocess.run([*command, *map(str, NOTEBOOKS)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+@each_notebook
+def test_parameters_are_documented(path):
+    parameters = papermill.inspect_notebook(str(path))
+    assert {"profile", "seed", "overrides"} <= set(parameters)
+    for name, entry in parameters.items():
+        assert entry["inferred_type_name"] != "None" and entry["help"], f"{name} lacks a type or a comment"
+
+
+def clsp(store, *arguments):
+    """The command line in a process of its own, with its products below `store`."""
+    environment = os.environ | {"CLSP_HOME": str(store)}
+    command = [sys.executable, "-m", "clsp_utils", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """All notebooks at smoke, from an empty store."""
+    store = tmp_path_factory.mktemp("smoke")
+    result = clsp(store, "run", "--profile", "smoke")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return store
+
+
+def artifacts(store):
+    return {path: path.stat().st_mtime_ns for path in (store / "artifacts").rglob("manifest.json")}
+
+
+@pytest.mark.slow
+def test_every_notebook_runs_to_its_end(smoke):
+    report = json.loads((smoke / "build/smoke/report.json").read_text())
+    assert [entry["name"] for entry in report] == [path.stem for path in NOTEBOOKS]
+    assert {entry["status"] for entry in report} == {"ok"}
+    executed = smoke / "build/smoke/notebooks"
+    assert sorted(path.name for path in executed.iterdir()) == [path.name for path in NOTEBOOKS]
+
+
+@pytest.mark.slow
+def test_every_figure_has_its_table_and_a_caption(smoke):
+    figures = smoke / "build/smoke/figures"
+    pictures = {path.stem for path in figures.glob("*.png")}
+    assert pictures <= {path.stem for path in figures.glob("*.csv")}
+    assert {name[:2] for name in pictures} == {path.name[:2] for path in NOTEBOOKS}
+    for path in (smoke / "build/smoke/notebooks").iterdir():
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                if "save_figure" in cell.source and "image/png" in output.get("data", {}):
+                    assert output.metadata["image/png"]["alt"]
+
+
+@pytest.mark.slow
+def test_second_run_finds_everything_in_the_store(smoke):
+    before = artifacts(smoke)
+    csv = {path.name: path.read_bytes() for path in (smoke / "build/smoke/figures").glob("*.csv")}
+    result = clsp(smoke, "run", "03", "05", "06", "--profile", "smoke")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert artifacts(smoke) == before
+    assert {path.name: path.read_bytes() for path in (smoke / "build/smoke/figures").glob("*.csv")} == csv
+
+
+@pytest.mark.slow
+def test_plain_papermill_from_another_directory(smoke, tmp_path):
+    source = next(path for path in NOTEBOOKS if path.name.startswith("04"))
+    command = ["papermill", str(source), "out.ipynb", "-p", "profile", "smoke", "-p", "seed", "1", "--no-progress-bar"]
+    environment = os.environ | {"CLSP_HOME": str(smoke)}
+    result = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-2].execution_count
+
+
+@pytest.mark.slow
+def test_damaged_artifact_is_made_anew(smoke):
+    weights = next((smoke / "artifacts/diffusion").glob("*/unet.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    result = clsp(smoke, "run", "01", "--profile", "smoke")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert any("damaged" in path.name for path in (smoke / "artifacts/diffusion").iterdir())
+    assert weights.read_bytes() == whole
+
+
+@pytest.mark.parametrize("arguments, part", [
+    (["--profile", "huge"], "huge"),
+    (["-p", "sede=1"], "sede"),
+    (["-p", "candidates.k=0"], "candidates.k=0"),
+    (["-p", "candidates.mix_weight=1.5"], "1.5"),
+    (["-p", "data.size=17"], "17"),
+    (["04", "-p", "seed=two"], "two"),
+    (["77"], "77"),
+])
+def test_bad_input_is_refused_in_one_sentence(tmp_path, arguments, part):
+    result = clsp(tmp_path, "run", *arguments)
+    assert result.returncode == 2
+    message = result.stderr.strip()
+    assert part in message and message.startswith("error: ") and "\n" not in message
+    assert not (tmp_path / "build/laptop").exists(), "nothing ran"
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = clsp(tmp_path / "file", "run", "01")
+    assert result.returncode == 2 and "cannot be written" in result.stderr
