@@ -93,6 +93,11 @@ class Companion:
     def _settings(self, settings, **more) -> dict:
         return config.as_dict(settings) | {"precision": self.precision} | more
 
+    def _announce(self, what: str, seconds: float) -> None:
+        """Says before a long computation how long it took where the laptop profile was measured."""
+        if self.cfg.name == "laptop":
+            print(f"{what}: about {max(seconds / 60, 0.1):.1f} min on two cores with bf16", flush=True)
+
     # Diffusion -------------------------------------------------------------------------------
 
     def diffusion(self) -> Artifact:
@@ -100,6 +105,7 @@ class Companion:
         cfg = self.cfg.diffusion
 
         def make(out: Path, work: Path) -> None:
+            self._announce("diffusion model", cfg.steps * cfg.batch * 4.4e-3)
             unet, losses = diffusion.train(cfg, self.train.images, self.seed, work, self.precision)
             save_file(unet.state_dict(), out / "unet.safetensors")
             np.save(out / "losses.npy", losses)
@@ -120,6 +126,7 @@ class Companion:
         cfg = config.change(self.cfg.candidates, **{n: v for n, v in changes.items() if v is not None})
 
         def make(out: Path, work: Path) -> None:
+            self._announce(f"candidates, w = {cfg.mix_weight:g}", len(self.train) * cfg.k * cfg.steps * 1.3e-3)
             bank = work / "bank.npy"
             write_bank(bank, work / "done", self.unet, self.train.images, cfg, self.seed, self.precision)
             bank.rename(out / "bank.npy")
@@ -127,11 +134,11 @@ class Companion:
         settings = self._settings(cfg, seed=self.seed)
         return self.store.get("candidates", settings, make, (self.diffusion().key,))
 
-    def interpolated(self, mix_weight: float, k: int = 1) -> np.ndarray:
-        """Candidates of the study's images, uint8 `(n, k, H, W, 3)`: a point of a curve over w."""
-        cfg, images = self.cfg.study, self.study.images
+    def interpolated(self, mix_weight: float, k: int = 1, n: int | None = None) -> np.ndarray:
+        """Candidates of the study's first n images (all by default), uint8 `(n, k, H, W, 3)`."""
+        cfg, images = self.cfg.study, self.study.images[:n]
         eta = self.cfg.candidates.eta
-        settings = {"mix_weight": mix_weight, "k": k, "steps": cfg.steps, "eta": eta, "n": cfg.samples}
+        settings = {"mix_weight": mix_weight, "k": k, "steps": cfg.steps, "eta": eta, "n": len(images)}
 
         def make() -> np.ndarray:
             return interpolate(self.unet, images, mix_weight, k, cfg.steps, eta, self.seed, self.precision)
@@ -205,6 +212,8 @@ class Companion:
         """Scores of every method on every seed of the study, a row a run."""
         seeds = range(self.seed, self.seed + self.cfg.study.seeds)
         runs = [(method, seed) for seed in seeds for method in methods]
+        images = len(runs) * self.cfg.simclr.epochs * len(self.train) * 2.6
+        self._announce(f"{len(runs)} encoders (less if some are in the store)", images * 1.7e-4)
         bar = tqdm(runs, "runs", leave=False)
         return pd.DataFrame([self.scores(method, seed, **changes) for method, seed in bar])
 

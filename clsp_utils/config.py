@@ -93,7 +93,7 @@ class Candidates:
 
     mix_weight: Share = 0.1  # w: share of the noise branch; 0 = anchor features only
     k: Count = 1  # candidates an anchor
-    steps: Steps = 20  # of DDIM
+    steps: Steps = 10  # of DDIM
     eta: Share = 0.1  # 0 = deterministic DDIM, 1 = as noisy as DDPM
     batch: Count = 256  # images at a time
 
