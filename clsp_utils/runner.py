@@ -71,6 +71,7 @@ def assign(notebooks: Sequence[Path], profile: str, parameters: dict[str, Any]) 
         own = {}
         for name in plain.keys() & have.keys():
             own[name] = _typed(plain[name], have[name]["default"], name)
+        config.validate(config.Seed, own.get("seed", 0), "seed")
         assigned.append({"profile": profile, "overrides": overrides} | own)
     return assigned
 
@@ -112,13 +113,13 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], timeout
 
 
 def _source_position(executed: Path, index: int) -> int:
-    """Number, from 1, in the source notebook of a cell of the executed copy.
+    """Number, from 1, in the source notebook of the cell that papermill calls `index`.
 
-    papermill adds a cell with the parameters, and marks before a failed one.
+    papermill adds a cell with the parameters, and after an error marks that it does not count.
     """
-    cells = nbformat.read(executed, as_version=4).cells[: index + 1]
-    added = {"injected-parameters", "papermill-error-cell-tag"}
-    return sum(not added & set(cell.metadata.get("tags", [])) for cell in cells)
+    tags = [cell.metadata.get("tags", []) for cell in nbformat.read(executed, as_version=4).cells]
+    counted = [own for own in tags if "papermill-error-cell-tag" not in own][: index + 1]
+    return sum("injected-parameters" not in own for own in counted)
 
 
 def run(
@@ -141,8 +142,8 @@ def run(
         start, error = time.monotonic(), None
         try:
             run_notebook(path, folder / "notebooks" / path.name, own, timeout)
-        except RuntimeError as failure:
-            error = str(failure)
+        except Exception as failure:  # whatever it was, it is told and the next notebook runs
+            error = str(failure) or type(failure).__name__
         seconds = time.monotonic() - start
         print(f"[{i}/{len(notebooks)}] {path.stem}: {error or 'ok'} ({seconds:.0f} s)", flush=True)
         report.append({

@@ -1,11 +1,15 @@
 """What every test shares."""
 
+import math
 import os
+from contextlib import contextmanager
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for subprocesses
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+from clsp_utils import training  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -15,3 +19,27 @@ def home(tmp_path, monkeypatch):
     """An empty folder in the place of the project's for artifacts, builds and figures."""
     monkeypatch.setenv("CLSP_HOME", str(tmp_path))
     return tmp_path
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    """`with killed(after, saved)`: what runs inside dies after so many steps, `saved` of them on disk."""
+    original = training.Checkpoint.after_step
+
+    @contextmanager
+    def die(after, saved):
+        def after_step(self, step, *rest):
+            self.every = 0 if step < saved else math.inf
+            original(self, step, *rest)
+            if step + 1 == after:
+                raise Killed
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(training.Checkpoint, "after_step", after_step)
+            yield
+
+    return die

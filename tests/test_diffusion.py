@@ -1,8 +1,6 @@
 """Diffusion: ranges, loss weight, training that resumes, and DDIM against its equations."""
 
 import dataclasses
-import math
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -98,30 +96,10 @@ def test_training_returns_the_average_and_depends_on_the_seed(tmp_path):
     assert not torch.equal(weights["a"], weights["no average"])
 
 
-class Killed(Exception):
-    """Stands for the end of the process."""
-
-
-@contextmanager
-def killed(monkeypatch, after, saved):
-    """What runs inside dies after so many steps, of which `saved` have reached the disk."""
-    original = training.Checkpoint.after_step
-
-    def after_step(self, step, *rest):
-        self.every = 0 if step < saved else math.inf
-        original(self, step, *rest)
-        if step + 1 == after:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training.Checkpoint, "after_step", after_step)
-        yield
-
-
 @pytest.mark.parametrize(("saved", "precision"), [(0, "fp32"), (3, "fp32"), (5, "bf16")])
-def test_resumed_training_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, saved, precision):
+def test_resumed_training_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, killed, saved, precision):
     unbroken, losses = diffusion.train(CFG, IMAGES, 0, tmp_path / "unbroken", precision)
-    with killed(monkeypatch, after=5, saved=saved):
+    with killed(after=5, saved=saved):
         diffusion.train(CFG, IMAGES, 0, tmp_path / "resumed", precision)
 
     steps = []

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -71,33 +70,13 @@ def test_a_batch_larger_than_the_data_is_the_data(train):
 # Reproducibility --------------------------------------------------------------------------------
 
 
-class Killed(Exception):
-    """Stands for the end of the process."""
-
-
-@contextmanager
-def killed(monkeypatch, after, saved):
-    """What runs inside dies after so many steps, of which `saved` have reached the disk."""
-    original = training.Checkpoint.after_step
-
-    def after_step(self, step, *rest):
-        self.every = 0 if step < saved else math.inf
-        original(self, step, *rest)
-        if step + 1 == after:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training.Checkpoint, "after_step", after_step)
-        yield
-
-
 # Steps 3 and 4 lie on both sides of the border between two epochs.
 @pytest.mark.parametrize("saved", [3, 4])
 @pytest.mark.parametrize("method", ["SimCLR", "CLSP-MoCoV2", "supervised"])
-def test_resumed_equals_uninterrupted_bit_for_bit(train, tmp_path, monkeypatch, method, saved):
+def test_resumed_equals_uninterrupted_bit_for_bit(train, tmp_path, monkeypatch, killed, method, saved):
     cfg = settings(method, clsp_ramp=0.5)
     unbroken, losses = train(cfg)
-    with killed(monkeypatch, after=5, saved=saved):
+    with killed(after=5, saved=saved):
         train(cfg, tmp_path)
 
     steps = []
