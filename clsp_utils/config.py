@@ -178,7 +178,7 @@ class Study:
     steps: Steps = 25  # of DDIM, for those samples
     mix_weights: Shares = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
     tsne: Count = 2000  # images in the t-SNE
-    seeds: Annotated[int, Field(ge=2)] = 5  # of every method in the comparison
+    seeds: Annotated[int, Field(ge=2)] = 3  # of every method in the comparison
     sweep_weights: Shares = (0.1, 0.3, 0.5, 0.7, 1.0)  # w against accuracy
     sweep_seeds: Count = 1
     sweep_k: Count = 1  # candidates an anchor in those banks
