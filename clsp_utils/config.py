@@ -246,7 +246,7 @@ def profile(name: str, overrides: str = "") -> Profile:
     Args:
         name: a key of `PROFILES`.
         overrides: "field=value" pairs separated by spaces or semicolons, each field by its dotted
-            path, for example "candidates.k=4 diffusion.steps=500 pretrain.encoder.layers=(2,2)".
+            path, for example "candidates.k=4 diffusion.steps=500 simclr.encoder.layers=(2,2)".
 
     Raises:
         ConfigError: unknown profile or field, wrong type, or a value out of range.
@@ -255,8 +255,13 @@ def profile(name: str, overrides: str = "") -> Profile:
         raise ConfigError(f"profile={name!r}: use one of {', '.join(sorted(PROFILES))}.")
     tree = as_dict(PROFILES[name])
     own_name = tree.pop("name")
-    for pair in shlex.split(re.sub(r"([,(\[])\s+|\s+(?=[)\]])", r"\1", overrides.replace(";", " "))):
-        path, sign, text = pair.partition("=")
+    text = re.sub(r"([,(\[])\s+|\s+(?=[)\]])", r"\1", overrides.replace(";", " "))
+    try:
+        pairs = shlex.split(text)
+    except ValueError:
+        raise ConfigError(f"overrides={overrides!r}: a quotation mark is not closed.") from None
+    for pair in pairs:
+        path, sign, value = pair.partition("=")
         *branches, leaf = path.split(".")
         node: Any = tree
         for branch in branches:
@@ -268,7 +273,7 @@ def profile(name: str, overrides: str = "") -> Profile:
                 f"overrides: {pair!r} sets no field; write field=value, the fields{inside} being "
                 f"{', '.join(allowed)}."
             )
-        node[leaf] = _literal(text)
+        node[leaf] = _literal(value)
     return validate(Profile, tree | {"name": own_name})
 
 
