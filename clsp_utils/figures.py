@@ -53,7 +53,8 @@ def bars(ax: Axes, table: pd.DataFrame, value: str, half_width: str, by: str = "
     """A horizontal bar a row of `table` with its interval, first row on top."""
     colors = [COLORS.get(name, _PALETTE[4]) for name in table[by]]
     ax.barh(table[by], table[value], xerr=table[half_width], color=colors, capsize=2)
-    ax.invert_yaxis()
+    if not ax.yaxis_inverted():  # a shared axis is turned once
+        ax.invert_yaxis()
 
 
 def save_figure(fig: Figure, folder: Path, name: str, table: pd.DataFrame, caption: str, note: str = "") -> None:
