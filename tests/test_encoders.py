@@ -32,7 +32,7 @@ def test_unit_norm_can_be_left_out():
 @pytest.mark.parametrize("max_pool", [False, True])
 def test_width_64_and_four_stages_are_the_published_resnet18(max_pool):
     torch.manual_seed(0)
-    ours = build_backbone(EncoderConfig(layers=(2, 2, 2, 2), width=64, max_pool=max_pool))
+    ours = build_backbone(EncoderConfig(layers=(2, 2, 2, 2), width=64, stem_stride=1, max_pool=max_pool))
     theirs = resnet18()
     theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     theirs.fc = nn.Identity()

@@ -25,7 +25,7 @@ def settings(method, **changes):
 
 @pytest.fixture(scope="module")
 def split():
-    return data.load(Data(limit=64))[0]
+    return data.load(Data())[0][:64]
 
 
 @pytest.fixture(scope="module")
