@@ -194,8 +194,7 @@ class Profile:
     diffusion: Diffusion = Diffusion()
     candidates: Candidates = Candidates()
     simclr: Pretrain = Pretrain()  # SimCLR and what builds on it
-    # MoCoV2 and what builds on it: with lambda 0.3 its loss stayed close to that of no learning.
-    moco: Pretrain = Pretrain(clsp_weight=0.1)
+    moco: Pretrain = Pretrain()  # MoCoV2 and what builds on it
     # Judges candidates, so it has to name digits in any colours and at low contrast.
     classifier: Pretrain = Pretrain(
         method="supervised",
