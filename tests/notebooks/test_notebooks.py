@@ -96,10 +96,10 @@ def test_second_run_finds_everything_in_the_store(smoke):
 
 
 @pytest.mark.slow
-def test_plain_papermill_from_another_directory(smoke, tmp_path):
+def test_plain_papermill_from_another_directory(tmp_path):
     source = next(path for path in NOTEBOOKS if path.name.startswith("04"))
     command = ["papermill", str(source), "out.ipynb", "-p", "profile", "smoke", "-p", "seed", "1", "--no-progress-bar"]
-    environment = os.environ | {"CLSP_HOME": str(smoke)}
+    environment = os.environ | {"CLSP_HOME": str(tmp_path / "home")}
     result = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-2].execution_count
@@ -107,7 +107,7 @@ def test_plain_papermill_from_another_directory(smoke, tmp_path):
 
 @pytest.mark.slow
 def test_damaged_artifact_is_made_anew(smoke):
-    weights = next((smoke / "artifacts/diffusion").glob("*/unet.safetensors"))
+    [weights] = (smoke / "artifacts/diffusion").glob("*/unet.safetensors")
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     result = clsp(smoke, "run", "01", "--profile", "smoke")
