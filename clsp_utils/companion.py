@@ -126,7 +126,7 @@ class Companion:
         cfg = config.change(self.cfg.candidates, **{n: v for n, v in changes.items() if v is not None})
 
         def make(out: Path, work: Path) -> None:
-            self._announce(f"candidates, w = {cfg.mix_weight:g}", len(self.train) * cfg.k * cfg.steps * 1.3e-3)
+            self._announce(f"candidates, w = {cfg.mix_weight:g}", len(self.train) * cfg.k * cfg.steps * 1.7e-3)
             bank = work / "bank.npy"
             write_bank(bank, work / "done", self.unet, self.train.images, cfg, self.seed, self.precision)
             bank.rename(out / "bank.npy")
@@ -212,8 +212,9 @@ class Companion:
         """Scores of every method on every seed of the study, a row a run."""
         seeds = range(self.seed, self.seed + self.cfg.study.seeds)
         runs = [(method, seed) for seed in seeds for method in methods]
-        images = len(runs) * self.cfg.simclr.epochs * len(self.train) * 2.6
-        self._announce(f"{len(runs)} encoders (less if some are in the store)", images * 1.7e-4)
+        epochs = changes.get("epochs", self.cfg.simclr.epochs)
+        images = len(runs) * epochs * len(self.train) * 2.6
+        self._announce(f"{len(runs)} encoders (less if some are in the store)", images * 1.8e-4)
         bar = tqdm(runs, "runs", leave=False)
         return pd.DataFrame([self.scores(method, seed, **changes) for method, seed in bar])
 

@@ -55,7 +55,7 @@ class Data:
 class UNet:
     """Shape of diffusers' `UNet2DModel`."""
 
-    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 96)  # one entry a resolution, each half the one before
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 64)  # one entry a resolution, each half the one before
     layers: Count = 1  # residual blocks a resolution in the encoder half
     attention: tuple[int, ...] = ()  # resolutions, in pixels, with attention besides the mid-block
     dropout: Share = 0.0
@@ -73,18 +73,28 @@ class Diffusion:
     """Training of the unconditional diffusion model (method step 1)."""
 
     unet: UNet = UNet()
-    steps: Count = 1800
+    steps: Count = 1600
     batch: Count = 64
     lr: Positive = 2e-3
     warmup: Count = 100  # steps
     ema_decay: Share = 0.995
     snr_gamma: NotNegative = 5.0  # min-SNR weighting of the loss (arXiv 2303.09556); 0 = none
-    # Share of a batch whose middle is read from the same image under *other* noise. The decoder
-    # then learns to take the noise from the skips and the content from the middle, which is what
-    # interpolation asks of it. 0 is plain DDPM training.
-    second_noise: Share = 0.5
+    # Two shares of each batch that are not plain DDPM training (0 and 0 is). The middle is read from
+    # the same image under *other* noise, so that the decoder takes the noise from the skips and the
+    # content from the middle, as interpolation asks of it; or the middle is silenced, so that the
+    # skips learn to paint what they can without it, which is the background.
+    second_noise: Share = 0.4
+    silent_middle: Share = 0.15
     clip: Positive = 1.0  # gradient norm
     flip: bool = False  # mirror images at random: wrong for digits
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if self.second_noise + self.silent_middle > 1:
+            raise ValueError(
+                f"second_noise={self.second_noise} and silent_middle={self.silent_middle} must not exceed 1 together"
+            )
+        return self
 
 
 @settings
@@ -94,7 +104,7 @@ class Candidates:
     mix_weight: Share = 0.1  # w: share of the noise branch; 0 = anchor features only
     k: Count = 1  # candidates an anchor
     steps: Steps = 10  # of DDIM
-    eta: Share = 0.1  # 0 = deterministic DDIM, 1 = as noisy as DDPM
+    eta: Share = 0.7  # 0 = deterministic DDIM, 1 = as noisy as DDPM
     batch: Count = 256  # images at a time
 
 
@@ -141,15 +151,15 @@ class Pretrain:
     encoder: Encoder = Encoder()
     views: Views = Views()
     epochs: Count = 15
-    batch: Annotated[int, Field(ge=2)] = 256
+    batch: Annotated[int, Field(ge=2)] = 128
     lr: Positive = 0.2
     momentum: Share = 0.9  # of SGD
     weight_decay: NotNegative = 1e-4
     warmup: NotNegative = 1.0  # epochs
     temperature: Positive = 0.2
-    clsp_weight: NotNegative = 0.3  # lambda: weight of the third view's term
-    clsp_ramp: Share = 0.0  # share of the run in which lambda rises linearly from 0
-    queue: Count = 2048  # MoCo: past keys kept, one queue a view
+    clsp_weight: NotNegative = 1.0  # lambda: weight of the third view's term
+    clsp_ramp: Share = 0.3  # share of the run in which lambda rises linearly from 0
+    queue: Count = 512  # MoCo: past keys kept, one queue a view
     key_momentum: Share = 0.99  # MoCo: rises to `key_momentum_end` by a cosine
     key_momentum_end: Share = 0.999
 
@@ -175,7 +185,7 @@ class Study:
     """How much of everything the notebooks look at."""
 
     samples: Count = 256  # images sampled for each point of a curve
-    steps: Steps = 25  # of DDIM, for those samples
+    steps: Steps = 40  # of DDIM, for those samples
     mix_weights: Shares = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
     tsne: Count = 2000  # images in the t-SNE
     seeds: Annotated[int, Field(ge=2)] = 3  # of every method in the comparison
@@ -194,10 +204,12 @@ class Profile:
     diffusion: Diffusion = Diffusion()
     candidates: Candidates = Candidates()
     simclr: Pretrain = Pretrain()  # SimCLR and what builds on it
-    moco: Pretrain = Pretrain()  # MoCoV2 and what builds on it
+    moco: Pretrain = Pretrain(clsp_weight=0.5)  # MoCoV2 and what builds on it
     # Judges candidates, so it has to name digits in any colours and at low contrast.
     classifier: Pretrain = Pretrain(
         method="supervised",
+        epochs=25,
+        batch=256,
         encoder=Encoder(stem_stride=1),
         views=Views(
             crop_area=(0.6, 1.0), brightness=0.5, contrast=0.9, saturation=0.9, hue=0.5, p_jitter=1.0, p_grey=0.3

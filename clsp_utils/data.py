@@ -14,6 +14,9 @@ from sklearn.model_selection import train_test_split
 
 from clsp_utils.config import Data
 
+LUMA = (0.299, 0.587, 0.114)  # lightness of RGB (ITU-R 601)
+CONTRAST = 0.3  # least difference in lightness between ink and background, of 1
+
 
 @dataclass(frozen=True)
 class Images:
@@ -71,16 +74,22 @@ def split_by_group(data: Images, fraction: float, seed: int = 0) -> tuple[Images
 def draw_factors(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Draws what makes `n` backgrounds, and the ink of the content on each.
 
-    A background runs from one colour to another along a direction. The ink is far in lightness
-    from both colours, so that a digit can be read wherever it lies.
+    A background runs from one colour to another along a direction. All colours are uniform in RGB,
+    given that the ink is lighter than both of the background's colours, or darker than both, by
+    `CONTRAST`: a digit can be read wherever it lies, and no lightness says what is ink.
 
     Returns:
         `angle` in [0, 2 pi); `colour_a`, `colour_b` and `ink` as `(n, 3)` in [0, 1].
     """
-    a, b, ink = (rng.uniform(low, high, (n, 3)) for low, high in ((0, 0.55), (0, 0.55), (0.75, 1)))
-    negative = rng.random((n, 1)) < 0.5
-    a, b, ink = (np.where(negative, 1 - x, x) for x in (a, b, ink))
-    return {"angle": rng.uniform(0, 2 * np.pi, n), "colour_a": a, "colour_b": b, "ink": ink}
+    angle = rng.uniform(0, 2 * np.pi, n)
+    colours = rng.random((3, n, 3))
+    while True:
+        a, b, ink = colours @ LUMA
+        near = np.minimum(np.abs(ink - a), np.abs(ink - b)) < CONTRAST
+        redo = near | ((ink > a) != (ink > b))
+        if not redo.any():
+            return {"angle": angle} | dict(zip(("colour_a", "colour_b", "ink"), colours))
+        colours[:, redo] = rng.random((3, redo.sum(), 3))
 
 
 def draw_background(factors: dict[str, np.ndarray], size: int) -> np.ndarray:

@@ -53,8 +53,8 @@ def train(
 ) -> tuple[UNet2DModel, np.ndarray]:
     """Trains the UNet by `|| eps - eps_theta(x_t, t) ||^2`; resumes from `work` if it can.
 
-    For a share `cfg.second_noise` of each batch the mid-block features are those of the same image
-    at the same t under other noise.
+    A share `cfg.second_noise` of each batch are pairs: one image at one t under two noises. The two
+    exchange their mid-block features. For a share `cfg.silent_middle` these features are zero.
 
     Args:
         images: uint8 `(N, H, W, 3)`.
@@ -88,16 +88,15 @@ def train(
             x = torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, x.flip(3), x)
         noise = torch.randn(x.shape, generator=g)
         t = torch.randint(1000, (len(x),), generator=g)
-        n_second = round(cfg.second_noise * len(x))
-        second = torch.randn(x[:n_second].shape, generator=g).to(device)
+        n_pairs, n_silent = (int(share * len(x)) for share in (cfg.second_noise / 2, cfg.silent_middle))
+        one, other = slice(n_pairs), slice(n_pairs, 2 * n_pairs)
+        x[other], t[other] = x[one], t[one]
         x, noise, t = x.to(device), noise.to(device), t.to(device)
         with training.autocast(device, precision):
-            features = encode(unet, noise_schedule.add_noise(x, noise, t), t)
-            if n_second:
-                other = noise_schedule.add_noise(x[:n_second], second, t[:n_second])
-                h = torch.cat([encode(unet, other, t[:n_second]).h, features.h[n_second:]])
-                features = features._replace(h=h)
-            predicted = decode(unet, *features)
+            h, skips, temb = encode(unet, noise_schedule.add_noise(x, noise, t), t)
+            silent = torch.zeros_like(h[:n_silent])
+            h = torch.cat([h[other], h[one], h[2 * n_pairs : len(h) - n_silent], silent])
+            predicted = decode(unet, h, skips, temb)
         error = (predicted.float() - noise).square().mean((1, 2, 3))
         loss = (error * min_snr_weight(noise_schedule, t, cfg.snr_gamma)).mean()
         training.set_lr(optimizer, cfg.lr * training.warmup_cosine(step, cfg.steps, cfg.warmup))

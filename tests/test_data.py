@@ -110,7 +110,17 @@ def test_image_is_ink_over_background(splits, split):
 
 def test_ink_is_far_from_the_background(splits):
     for part in splits:
-        assert np.abs(part.factors["ink"][:, None, None] - part.background).min() > 0.19
+        ink = part.factors["ink"] @ data.LUMA
+        paper = (part.background @ np.float32(data.LUMA)).reshape(len(part), -1)
+        darker, lighter = ink - paper.max(1), paper.min(1) - ink
+        assert np.maximum(darker, lighter).min() > data.CONTRAST - 1e-5
+
+
+def test_no_lightness_says_what_is_ink(splits):
+    """Ink and background overlap in lightness: the mean of one lies well inside the spread of the other."""
+    for part in splits:
+        ink, paper = part.factors["ink"] @ data.LUMA, part.background.mean((1, 2)) @ data.LUMA
+        assert abs(ink.mean() - paper.mean()) < 0.03 and 0.3 < (ink > paper).mean() < 0.7
 
 
 @pytest.mark.parametrize("evaluate_on", ["test", "validation"])

@@ -8,6 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from clsp_utils import diffusion, training
+from clsp_utils.bottleneck import decode, encode
 from clsp_utils.config import Diffusion, UNet
 
 TINY = UNet(channels=(8, 16), groups=4)
@@ -81,6 +82,39 @@ def test_training_lowers_the_loss(tmp_path):
     _, losses = diffusion.train(cfg, colours, 0, tmp_path, "fp32")
     assert losses.shape == (30,)
     assert losses[-5:].mean() < 0.7 * losses[:5].mean()
+
+
+def test_pairs_of_one_image_under_two_noises_exchange_their_middles(tmp_path, monkeypatch):
+    seen = {}
+
+    def spy(name, function):
+        def call(*arguments):
+            seen[name] = arguments, function(*arguments)
+            return seen[name][1]
+        return call
+
+    for name, function in (("encode", encode), ("decode", decode)):
+        monkeypatch.setattr(diffusion, name, spy(name, function))
+    cfg = dataclasses.replace(CFG, steps=1, batch=32, second_noise=0.75, silent_middle=0.25)
+    diffusion.train(cfg, IMAGES, 0, tmp_path, "fp32")
+    (_, x, t), features = seen["encode"]
+    (_, h, *_), _ = seen["decode"]
+    assert torch.equal(t[:12], t[12:24])
+    # The image cancels; what is left is the difference of two draws of noise.
+    difference = (x[:12] - x[12:24]) / (2 * (1 - ALPHA_BAR[t[:12]])).sqrt().view(-1, 1, 1, 1)
+    torch.testing.assert_close(difference.std((1, 2, 3)), torch.ones(12, dtype=difference.dtype), atol=0.2, rtol=0)
+    assert torch.equal(h, torch.cat([features.h[12:24], features.h[:12], torch.zeros_like(h[24:])]))
+
+
+@pytest.mark.parametrize("share, same", [(1.0, True), (0.5, False)])
+def test_a_silent_middle_learns_nothing(tmp_path, share, same):
+    torch.manual_seed(training.seed_for(0, "unet weights"))
+    before = diffusion.build_unet(CFG.unet, 8).mid_block.resnets[0].conv1.weight.flatten()
+    cfg = dataclasses.replace(CFG, ema_decay=0.0, second_noise=0.0, silent_middle=share)
+    unet, _ = diffusion.train(cfg, IMAGES, 0, tmp_path, "fp32")
+    after = unet.mid_block.resnets[0].conv1.weight.flatten()
+    cosine = torch.cosine_similarity(before.double(), after.double(), dim=0).item()
+    assert (cosine > 1 - 1e-9) == same  # weight decay alone shortens it and does not turn it
 
 
 def test_training_returns_the_average_and_depends_on_the_seed(tmp_path):
