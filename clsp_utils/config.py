@@ -73,7 +73,7 @@ class Diffusion:
     """Training of the unconditional diffusion model (method step 1)."""
 
     unet: UNet = UNet()
-    steps: Count = 1600
+    steps: Count = 1500
     batch: Count = 64
     lr: Positive = 2e-3
     warmup: Count = 100  # steps
@@ -84,7 +84,7 @@ class Diffusion:
     # content from the middle, as interpolation asks of it; or the middle is silenced, so that the
     # skips learn to paint what they can without it, which is the background.
     second_noise: Share = 0.4
-    silent_middle: Share = 0.15
+    silent_middle: Share = 0.05
     clip: Positive = 1.0  # gradient norm
     flip: bool = False  # mirror images at random: wrong for digits
 

@@ -56,7 +56,7 @@ REFUSED = {
     "diffusion.unet.channels=32": "32",
     "diffusion.unet.groups=0": "groups=0",
     "diffusion.flip=2": "flip=2",
-    "diffusion.second_noise=0.9": "second_noise=0.9",  # with silent_middle more than the batch
+    "diffusion.second_noise=0.97": "second_noise=0.97",  # with silent_middle more than the batch
     "diffusion.warmup=1e-3": "0.001",
     "data.size=17": "size=17",
     "data.size=4": "size=4",
