@@ -5,8 +5,11 @@ result holds exactly the settings that shaped it and the keys of what it was mad
 """
 
 import json
+import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from clsp_utils.candidates import interpolate, write_bank
 from clsp_utils.encoders import Encoder
 from clsp_utils.pretrain import METHODS, build, pretrain
 
+MOST_WORKERS = 8  # runs side by side, each with half a GB of libraries
 COMPARED = ("SimCLR", "third view", "CLSP-SimCLR", "MoCoV2", "CLSP-MoCoV2")
 
 
@@ -36,6 +40,16 @@ def home(*parts: str) -> Path:
 def reported_results() -> pd.DataFrame:
     """What the authors report (linear top-1, percent): source, dataset, method, backbone, top1."""
     return pd.read_csv(Path(__file__).with_name("reported_results.csv"), comment="#")
+
+
+def _start_worker(threads: int) -> None:
+    """A worker computes and says nothing; its errors come back through the future."""
+    torch.set_num_threads(threads)
+    sys.stdout = sys.stderr = open(os.devnull, "w")
+
+
+def _score(request: tuple, run: dict) -> None:
+    Companion(*request).scores(**run)
 
 
 class Companion:
@@ -54,6 +68,7 @@ class Companion:
     def __init__(self, profile: str = "laptop", seed: int = 0, overrides: str = ""):
         self.cfg = config.profile(profile, overrides)
         self.seed = config.validate(config.Seed, seed, "seed")
+        self._request = (profile, seed, overrides)
         self.precision = training.resolve_precision(self.cfg.precision)
         self.store = Store(home("artifacts"))
         # figures/ holds what the laptop profile draws as it is; all else is a build product.
@@ -167,8 +182,8 @@ class Companion:
         """The encoder that SimCLR starts from."""
         return build(self.settings_of("SimCLR"), len(self.train.class_names)).encoder.eval()
 
-    def encoder(self, method: str, seed: int | None = None, bank: Artifact | None = None, **changes) -> Artifact:
-        """An encoder trained by `method`, the methods with synthetic positives from `bank`."""
+    def _encoder(self, method: str, seed: int | None, bank: Artifact | None, changes: dict) -> tuple:
+        """What the store needs to know of an encoder: settings, how to make it, keys of its inputs."""
         cfg = self.settings_of(method, seed, **changes)
         if METHODS[method].third == "synthetic":
             bank = bank or self.bank()
@@ -181,11 +196,39 @@ class Companion:
             save_file(encoder.state_dict(), out / "encoder.safetensors")
             np.save(out / "losses.npy", losses)
 
-        inputs = (self._key_of_data(), *([bank.key] if bank else []))
         settings = self._settings(cfg)
         for name in METHODS[method].ignores:
             del settings[name]
-        return self.store.get("encoder", settings, make, inputs)
+        return settings, make, (self._key_of_data(), *([bank.key] if bank else []))
+
+    def encoder(self, method: str, seed: int | None = None, bank: Artifact | None = None, **changes) -> Artifact:
+        """An encoder trained by `method`, the methods with synthetic positives from `bank`."""
+        return self.store.get("encoder", *self._encoder(method, seed, bank, changes))
+
+    def _side_by_side(self, runs: Sequence[dict]) -> None:
+        """Makes the scores of those `runs` whose encoders the store lacks, one process a core.
+
+        A network this small gains nothing from a second core; a second run does.
+        """
+        missing = []
+        for run in runs:
+            own = dict(run)
+            settings, _, inputs = self._encoder(*(own.pop(name) for name in ("method", "seed", "bank")), own)
+            if not self.store.find("encoder", settings, inputs):
+                missing.append(run)
+        workers = min(len(missing), torch.get_num_threads(), MOST_WORKERS)
+        if workers < 2 or training.device().type != "cpu":
+            return  # one after the other, where they are asked for
+        context = multiprocessing.get_context("spawn")
+        try:
+            with ProcessPoolExecutor(workers, context, _start_worker, (torch.get_num_threads() // workers,)) as pool:
+                futures = [pool.submit(_score, self._request, run) for run in missing]
+                for future in tqdm(as_completed(futures), "runs", total=len(futures), leave=False):
+                    future.result()
+        except BaseException:  # an interrupt too: no process outlives the cell
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
     def load_encoder(self, method: str, artifact: Artifact) -> Encoder:
         """The trained network of an encoder artifact, in eval mode."""
@@ -214,20 +257,23 @@ class Companion:
         runs = [(method, seed) for seed in seeds for method in methods]
         epochs = changes.get("epochs", self.cfg.simclr.epochs)
         images = len(runs) * epochs * len(self.train) * 2.6
-        self._announce(f"{len(runs)} encoders (less if some are in the store)", images * 1.8e-4)
-        bar = tqdm(runs, "runs", leave=False)
-        return pd.DataFrame([self.scores(method, seed, **changes) for method, seed in bar])
+        self._announce(f"{len(runs)} encoders (less if some are in the store)", images * 1.9e-4)
+        runs = [{"method": method, "seed": seed, "bank": None} | changes for method, seed in runs]
+        self._side_by_side(runs)
+        return pd.DataFrame([self.scores(**run) for run in runs])
 
     def sweep(self, mix_weights: Sequence[float]) -> pd.DataFrame:
         """CLSP-SimCLR over the mix weight of its bank, and the agreement of each bank."""
-        cfg, rows = self.cfg.study, []
-        for w in tqdm(mix_weights, "mix weights", leave=False):
-            bank = self.bank(w, cfg.sweep_k)
-            candidates = np.load(bank / "bank.npy", mmap_mode="r")[:, 0]
-            agreement = self.agreement(candidates, self.train.labels)
-            for seed in range(self.seed, self.seed + cfg.sweep_seeds):
-                rows.append(self.scores("CLSP-SimCLR", seed, bank) | {"w": w, "agreement": agreement})
-        return pd.DataFrame(rows)
+        cfg = self.cfg.study
+        banks = {w: self.bank(w, cfg.sweep_k) for w in tqdm(mix_weights, "banks", leave=False)}
+        seeds = range(self.seed, self.seed + cfg.sweep_seeds)
+        runs = {(w, seed): {"method": "CLSP-SimCLR", "seed": seed, "bank": banks[w]} for w in banks for seed in seeds}
+        self._side_by_side(list(runs.values()))
+        first = {w: np.load(bank / "bank.npy", mmap_mode="r")[:, 0] for w, bank in banks.items()}
+        agreement = {w: self.agreement(images, self.train.labels) for w, images in first.items()}
+        return pd.DataFrame([
+            self.scores(**run) | {"w": w, "agreement": agreement[w]} for (w, _), run in runs.items()
+        ])
 
     @cached_property
     def classifier(self) -> Encoder:

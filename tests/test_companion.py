@@ -1,11 +1,13 @@
 """The companion: keys hold what shaped a result, and what is stored is not made again."""
 
+import multiprocessing
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from clsp_utils import companion, config, diffusion
+from clsp_utils import companion, config, diffusion, training
 from clsp_utils.artifacts import Store
 from clsp_utils.companion import COMPARED, Companion, reported_results
 from clsp_utils.pretrain import METHODS
@@ -130,6 +132,40 @@ def test_comparison_and_sweep_have_a_row_a_run(home):
     sweep = c.sweep((0.0, 1.0))
     assert sweep["w"].tolist() == [w for w in (0.0, 1.0) for _ in range(c.cfg.study.sweep_seeds)]
     assert sweep["agreement"].between(0, 1).all()
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of threads, and puts it back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_are_the_runs_that_one_makes_alone(home, monkeypatch, threads):
+    runs = [{"method": method, "seed": seed, "bank": None} for method in ("SimCLR", "MoCoV2") for seed in (0, 1)]
+
+    def losses(c):
+        return [np.load(c.encoder(**run) / "losses.npy") for run in runs]
+
+    threads(1)
+    alone = losses(Companion("smoke", 0, QUICK))
+    threads(2)
+    monkeypatch.setenv("CLSP_HOME", str(home / "other"))
+    c = Companion("smoke", 0, QUICK)
+    c._side_by_side(runs)
+    monkeypatch.setattr(companion, "pretrain", None)  # whatever is not there now cannot be made
+    assert all(map(np.array_equal, alone, losses(c)))
+
+
+@pytest.mark.slow
+def test_an_error_of_a_run_side_by_side_arrives(home, threads):
+    threads(2)
+    c = Companion("smoke", 0, f"{QUICK} simclr.lr=1e30")
+    with pytest.raises(training.Diverged, match="lower its lr"):
+        c._side_by_side([{"method": "SimCLR", "seed": seed, "bank": None} for seed in (0, 1)])
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(
