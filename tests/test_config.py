@@ -34,7 +34,7 @@ REFUSED = {
     "simclr.temperature=-0.2": "temperature=-0.2",
     "simclr.seed=-1": "seed=-1",
     "simclr.method=BYOL": "BYOL",
-    "simclr.queue=255": "queue=255",
+    "simclr.batch=256 simclr.queue=255": "queue=255",
     "moco.batch=4096": "batch=4096",
     "simclr.views.hue=0.6": "hue=0.6",
     "simclr.views.crop_area=(0.9,0.2)": "(0.9, 0.2)",
