@@ -182,7 +182,7 @@ class Companion:
         """The encoder that SimCLR starts from."""
         return build(self.settings_of("SimCLR"), len(self.train.class_names)).encoder.eval()
 
-    def _encoder(self, method: str, seed: int | None, bank: Artifact | None, changes: dict) -> tuple:
+    def _encoder(self, method: str, seed: int | None = None, bank: Artifact | None = None, **changes) -> tuple:
         """What the store needs to know of an encoder: settings, how to make it, keys of its inputs."""
         cfg = self.settings_of(method, seed, **changes)
         if METHODS[method].third == "synthetic":
@@ -203,7 +203,7 @@ class Companion:
 
     def encoder(self, method: str, seed: int | None = None, bank: Artifact | None = None, **changes) -> Artifact:
         """An encoder trained by `method`, the methods with synthetic positives from `bank`."""
-        return self.store.get("encoder", *self._encoder(method, seed, bank, changes))
+        return self.store.get("encoder", *self._encoder(method, seed, bank, **changes))
 
     def _side_by_side(self, runs: Sequence[dict]) -> None:
         """Makes the scores of those `runs` whose encoders the store lacks, one process a core.
@@ -212,8 +212,7 @@ class Companion:
         """
         missing = []
         for run in runs:
-            own = dict(run)
-            settings, _, inputs = self._encoder(*(own.pop(name) for name in ("method", "seed", "bank")), own)
+            settings, _, inputs = self._encoder(**run)
             if not self.store.find("encoder", settings, inputs):
                 missing.append(run)
         workers = min(len(missing), torch.get_num_threads(), MOST_WORKERS)
@@ -254,11 +253,10 @@ class Companion:
     def comparison(self, methods: Sequence[str], **changes) -> pd.DataFrame:
         """Scores of every method on every seed of the study, a row a run."""
         seeds = range(self.seed, self.seed + self.cfg.study.seeds)
-        runs = [(method, seed) for seed in seeds for method in methods]
+        runs = [{"method": method, "seed": seed} | changes for seed in seeds for method in methods]
         epochs = changes.get("epochs", self.cfg.simclr.epochs)
         images = len(runs) * epochs * len(self.train) * 2.6
         self._announce(f"{len(runs)} encoders (less if some are in the store)", images * 1.9e-4)
-        runs = [{"method": method, "seed": seed, "bank": None} | changes for method, seed in runs]
         self._side_by_side(runs)
         return pd.DataFrame([self.scores(**run) for run in runs])
 
