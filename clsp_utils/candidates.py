@@ -66,24 +66,40 @@ def interpolate(
     return out.cpu().numpy().reshape(len(anchors), k, *anchors.shape[1:])
 
 
-def write_bank(
-    path: Path, progress: Path, unet: UNet2DModel, images: np.ndarray, cfg: Candidates, seed: int, precision: str
-) -> None:
-    """Candidates of all anchors, streamed to a memory-mapped `.npy`, uint8 `(N, k, H, W, 3)`.
+def open_bank(folder: Path, n: int, cfg: Candidates, image_shape: tuple[int, ...]) -> None:
+    """Makes `bank.npy`, uint8 `(n, k, H, W, 3)`, and `done.npy`, a flag a batch, unless they are there.
 
-    Anchors are done `cfg.batch` at a time; each batch has a seed of its own, so that a bank does
-    not depend on where an earlier run was cut off. `progress` counts the batches that are done.
+    Both are memory maps, so that a bank needs no memory, and several processes can fill it.
     """
-    done = int(progress.read_text()) if progress.exists() and path.exists() else 0
-    shape = (len(images), cfg.k, *images.shape[1:])
-    bank = np.lib.format.open_memmap(path, "r+" if done else "w+", np.uint8, shape)
-    n_batches = -(-len(images) // cfg.batch)
-    for i in tqdm(range(done, n_batches), "candidates", initial=done, total=n_batches, leave=False):
+    n_batches = -(-n // cfg.batch)
+    if not ((folder / "bank.npy").exists() and (folder / "done.npy").exists()):
+        np.lib.format.open_memmap(folder / "bank.npy", "w+", np.uint8, (n, cfg.k, *image_shape))
+        np.lib.format.open_memmap(folder / "done.npy", "w+", bool, (n_batches,))
+
+
+def fill_bank(
+    folder: Path,
+    unet: UNet2DModel,
+    images: np.ndarray,
+    cfg: Candidates,
+    seed: int,
+    precision: str,
+    rank: int = 0,
+    world: int = 1,
+) -> None:
+    """Fills those batches of the bank that are not done: every `world`-th, from `rank` on.
+
+    Anchors are done `cfg.batch` at a time, and each batch has a seed of its own: a bank does not
+    depend on where an earlier run was cut off, nor on how many processes filled it.
+    """
+    bank, done = (np.load(folder / name, mmap_mode="r+") for name in ("bank.npy", "done.npy"))
+    todo = [i for i in range(rank, len(done), world) if not done[i]]
+    for i in tqdm(todo, "candidates", leave=False):
         rows = slice(i * cfg.batch, (i + 1) * cfg.batch)
         batch_seed = training.seed_for(seed, "bank", i)
         bank[rows] = interpolate(
             unet, images[rows], cfg.mix_weight, cfg.k, cfg.steps, cfg.eta, batch_seed, precision
         )
-        bank.flush()
-        progress.with_suffix(".new").write_text(str(i + 1))
-        progress.with_suffix(".new").replace(progress)
+        bank.flush()  # the flag follows the images
+        done[i] = True
+        done.flush()

@@ -5,11 +5,7 @@ result holds exactly the settings that shaped it and the keys of what it was mad
 """
 
 import json
-import multiprocessing
-import os
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cached_property
 from pathlib import Path
 
@@ -20,21 +16,14 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from clsp_utils import config, data, diffusion, evaluate, training
+from clsp_utils import config, data, diffusion, evaluate, training, workers
 from clsp_utils.artifacts import Artifact, Store
-from clsp_utils.candidates import interpolate, write_bank
+from clsp_utils.candidates import fill_bank, interpolate, open_bank
+from clsp_utils.config import home
 from clsp_utils.encoders import Encoder
 from clsp_utils.pretrain import METHODS, build, pretrain
 
-MOST_WORKERS = 8  # runs side by side, each with half a GB of libraries
 COMPARED = ("SimCLR", "third view", "CLSP-SimCLR", "MoCoV2", "CLSP-MoCoV2")
-
-
-def home(*parts: str) -> Path:
-    """The project's folder, or a path below it; the variable CLSP_HOME names another one."""
-    default = Path(__file__).resolve().parents[1]
-    base = default if parts[:1] in ((), ("notebooks",)) else Path(os.environ.get("CLSP_HOME", default))
-    return base.joinpath(*parts)
 
 
 def reported_results() -> pd.DataFrame:
@@ -42,14 +31,12 @@ def reported_results() -> pd.DataFrame:
     return pd.read_csv(Path(__file__).with_name("reported_results.csv"), comment="#")
 
 
-def _start_worker(threads: int) -> None:
-    """A worker computes and says nothing; its errors come back through the future."""
-    torch.set_num_threads(threads)
-    sys.stdout = sys.stderr = open(os.devnull, "w")
-
-
 def _score(request: tuple, run: dict) -> None:
     Companion(*request).scores(**run)
+
+
+def _fill_bank(request: tuple, cfg: config.Candidates, folder: Path, rank: int, world: int) -> None:
+    Companion(*request)._fill_bank(cfg, folder, rank, world)
 
 
 class Companion:
@@ -141,13 +128,22 @@ class Companion:
         cfg = config.change(self.cfg.candidates, **{n: v for n, v in changes.items() if v is not None})
 
         def make(out: Path, work: Path) -> None:
-            self._announce(f"candidates, w = {cfg.mix_weight:g}", len(self.train) * cfg.k * cfg.steps * 1.7e-3)
-            bank = work / "bank.npy"
-            write_bank(bank, work / "done", self.unet, self.train.images, cfg, self.seed, self.precision)
-            bank.rename(out / "bank.npy")
+            self._announce(f"candidates, w = {cfg.mix_weight:g}", len(self.train) * cfg.k * cfg.steps * 1.5e-3)
+            open_bank(work, len(self.train), cfg, self.train.images.shape[1:])
+            world = workers.count(-(-len(self.train) // cfg.batch))
+            if world == 1:
+                self._fill_bank(cfg, work)
+            else:
+                jobs = [(self._request, cfg, work, rank, world) for rank in range(world)]
+                workers.side_by_side(_fill_bank, jobs, "candidates, a part a core")
+            (work / "bank.npy").rename(out / "bank.npy")
 
         settings = self._settings(cfg, seed=self.seed)
         return self.store.get("candidates", settings, make, (self.diffusion().key,))
+
+    def _fill_bank(self, cfg: config.Candidates, folder: Path, rank: int = 0, world: int = 1) -> None:
+        with workers.one_thread():
+            fill_bank(folder, self.unet, self.train.images, cfg, self.seed, self.precision, rank, world)
 
     def interpolated(self, mix_weight: float, k: int = 1, n: int | None = None) -> np.ndarray:
         """Candidates of the study's first n images (all by default), uint8 `(n, k, H, W, 3)`."""
@@ -190,9 +186,10 @@ class Companion:
 
         def make(out: Path, work: Path) -> None:
             candidates = np.load(bank / "bank.npy", mmap_mode="r") if bank else None
-            encoder, losses = pretrain(
-                cfg, self.train.images, self.train.labels, self.statistics, work, self.precision, candidates
-            )
+            with workers.one_thread():
+                encoder, losses = pretrain(
+                    cfg, self.train.images, self.train.labels, self.statistics, work, self.precision, candidates
+                )
             save_file(encoder.state_dict(), out / "encoder.safetensors")
             np.save(out / "losses.npy", losses)
 
@@ -206,28 +203,16 @@ class Companion:
         return self.store.get("encoder", *self._encoder(method, seed, bank, **changes))
 
     def _side_by_side(self, runs: Sequence[dict]) -> None:
-        """Makes the scores of those `runs` whose encoders the store lacks, one process a core.
-
-        A network this small gains nothing from a second core; a second run does.
-        """
+        """Makes the scores of those `runs` whose encoders the store lacks, one process a core."""
         missing = []
         for run in runs:
             settings, _, inputs = self._encoder(**run)
             if not self.store.find("encoder", settings, inputs):
                 missing.append(run)
-        workers = min(len(missing), torch.get_num_threads(), MOST_WORKERS)
-        if workers < 2 or training.device().type != "cpu":
-            return  # one after the other, where they are asked for
-        context = multiprocessing.get_context("spawn")
-        try:
-            with ProcessPoolExecutor(workers, context, _start_worker, (torch.get_num_threads() // workers,)) as pool:
-                futures = [pool.submit(_score, self._request, run) for run in missing]
-                for future in tqdm(as_completed(futures), "runs", total=len(futures), leave=False):
-                    future.result()
-        except BaseException:  # an interrupt too: no process outlives the cell
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
+        if workers.count(len(missing)) > 1:  # else they are made where they are asked for
+            images = len(missing) * missing[0].get("epochs", self.cfg.simclr.epochs) * len(self.train)
+            self._announce(f"{len(missing)} encoders", images * 3.2e-4)
+            workers.side_by_side(_score, [(self._request, run) for run in missing], "runs")
 
     def load_encoder(self, method: str, artifact: Artifact) -> Encoder:
         """The trained network of an encoder artifact, in eval mode."""
@@ -254,9 +239,6 @@ class Companion:
         """Scores of every method on every seed of the study, a row a run."""
         seeds = range(self.seed, self.seed + self.cfg.study.seeds)
         runs = [{"method": method, "seed": seed} | changes for seed in seeds for method in methods]
-        epochs = changes.get("epochs", self.cfg.simclr.epochs)
-        images = len(runs) * epochs * len(self.train) * 2.6
-        self._announce(f"{len(runs)} encoders (less if some are in the store)", images * 1.9e-4)
         self._side_by_side(runs)
         return pd.DataFrame([self.scores(**run) for run in runs])
 

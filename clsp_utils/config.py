@@ -6,8 +6,10 @@ single fields replaced; pydantic checks names, types and ranges at once, before 
 
 import ast
 import dataclasses
+import os
 import re
 import shlex
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -16,6 +18,13 @@ from pydantic.dataclasses import dataclass
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names the value and what is allowed."""
+
+
+def home(*parts: str) -> Path:
+    """The project's folder, or a path below it; the variable CLSP_HOME names another one."""
+    default = Path(__file__).resolve().parents[1]
+    base = default if parts[:1] in ((), ("notebooks",)) else Path(os.environ.get("CLSP_HOME", default))
+    return base.joinpath(*parts)
 
 
 Count = Annotated[int, Field(ge=1)]

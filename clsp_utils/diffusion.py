@@ -69,7 +69,7 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(training.seed_for(seed, "unet weights"))
         unet = build_unet(cfg.unet, images.shape[1]).to(device)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=cfg.lr)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=cfg.lr, fused=True)
     ema = EMAModel(unet.parameters(), decay=cfg.ema_decay)
     noise_schedule = DDPMScheduler(**NOISE)
     losses = torch.zeros(cfg.steps)

@@ -148,7 +148,7 @@ def pretrain(
     if recipe.third == "synthetic" and bank is None:
         raise ValueError(f"method={cfg.method!r} needs a candidate bank.")
     device = training.device()
-    method = build(cfg, int(labels.max()) + 1).to(device)
+    method = build(cfg, int(labels.max()) + 1).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         method.encoder.parameters(), cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay
     )
@@ -177,7 +177,8 @@ def pretrain(
             g = training.generator(cfg.seed, "third view", step, device=device)
             views.append(augment(source, cfg.views, statistics, g))
         with training.autocast(device, precision):
-            z = list(method.encoder(torch.cat(views)).chunk(len(views)))
+            stacked = torch.cat(views).contiguous(memory_format=torch.channels_last)
+            z = list(method.encoder(stacked).chunk(len(views)))
             loss = method.loss(z, views, labels[anchors].to(device))
             if recipe.third:
                 weight = cfg.clsp_weight * min(1.0, (step + 1) / (1 + cfg.clsp_ramp * total))
@@ -188,7 +189,7 @@ def pretrain(
         optimizer.step()
         method.after_step((step + 1) / total)
         checkpoint.after_step(step, loss.item(), "its lr")
-    return method.encoder.cpu().eval(), losses.numpy()
+    return method.encoder.to("cpu", memory_format=torch.contiguous_format).eval(), losses.numpy()
 
 
 def draw_candidates(bank: np.ndarray, anchors: Tensor, g: torch.Generator) -> Tensor:

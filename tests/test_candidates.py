@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from clsp_utils import candidates, diffusion, training
-from clsp_utils.candidates import interpolate, write_bank
+from clsp_utils.candidates import fill_bank, interpolate, open_bank
 from clsp_utils.config import Candidates, UNet
 
 ANCHORS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
@@ -113,9 +113,11 @@ def test_seed_decides_alone(unet):
 CFG = Candidates(k=2, steps=STEPS, mix_weight=0.1, eta=0.5, batch=2)  # 5 anchors: batches of 2, 2, 1
 
 
-def bank_in(folder, unet, cfg=CFG):
+def bank_in(folder, unet, cfg=CFG, worlds=((0, 1),)):
     folder.mkdir(exist_ok=True)
-    write_bank(folder / "bank.npy", folder / "done", unet, ANCHORS, cfg, 0, "fp32")
+    open_bank(folder, len(ANCHORS), cfg, ANCHORS.shape[1:])
+    for rank, world in worlds:
+        fill_bank(folder, unet, ANCHORS, cfg, 0, "fp32", rank, world)
     return np.load(folder / "bank.npy", mmap_mode="r")
 
 
@@ -153,7 +155,22 @@ def test_resumed_bank_equals_uninterrupted_bit_for_bit(unet, tmp_path, monkeypat
     assert np.array_equal(resumed, unbroken)
 
 
-def test_progress_without_a_bank_starts_anew(unet, tmp_path):
+@pytest.mark.parametrize("missing", ["bank.npy", "done.npy"])
+def test_half_of_a_bank_starts_anew(unet, tmp_path, missing):
     unbroken = np.array(bank_in(tmp_path, unet))
-    (tmp_path / "bank.npy").unlink()
+    (tmp_path / missing).unlink()
     assert np.array_equal(bank_in(tmp_path, unet), unbroken)
+
+
+def test_a_bank_does_not_depend_on_how_many_fill_it(unet, tmp_path, monkeypatch):
+    unbroken = bank_in(tmp_path / "one", unet)
+    sizes = []
+
+    def counted(net, anchors, *rest):
+        sizes.append(len(anchors))
+        return interpolate(net, anchors, *rest)
+
+    monkeypatch.setattr(candidates, "interpolate", counted)
+    # The third of three fills its part, is cut off from the others, and one goes on alone.
+    assert np.array_equal(bank_in(tmp_path / "more", unet, worlds=((2, 3), (1, 3), (0, 1))), unbroken)
+    assert sizes == [1, 2, 2]  # nothing twice

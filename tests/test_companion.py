@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clsp_utils import companion, config, diffusion, training
+from clsp_utils import companion, config, diffusion, training, workers
 from clsp_utils.artifacts import Store
 from clsp_utils.companion import COMPARED, Companion, reported_results
 from clsp_utils.pretrain import METHODS
@@ -101,7 +101,7 @@ def test_a_second_companion_finds_everything_in_the_store(home, monkeypatch):
 
     monkeypatch.setattr(diffusion, "train", refuse)
     for module, name in (
-        (companion, "write_bank"), (companion, "interpolate"), (companion, "pretrain"), (companion.evaluate, "score")
+        (companion, "fill_bank"), (companion, "interpolate"), (companion, "pretrain"), (companion.evaluate, "score")
     ):
         monkeypatch.setattr(module, name, refuse)
     again, same_arrays, same_weights = ask()
@@ -149,9 +149,8 @@ def test_runs_side_by_side_are_the_runs_that_one_makes_alone(home, monkeypatch, 
     def losses(c):
         return [np.load(c.encoder(**run) / "losses.npy") for run in runs]
 
-    threads(1)
-    alone = losses(Companion("smoke", 0, QUICK))
     threads(2)
+    alone = losses(Companion("smoke", 0, QUICK))
     monkeypatch.setenv("CLSP_HOME", str(home / "other"))
     c = Companion("smoke", 0, QUICK)
     c._side_by_side(runs)
@@ -160,9 +159,23 @@ def test_runs_side_by_side_are_the_runs_that_one_makes_alone(home, monkeypatch, 
 
 
 @pytest.mark.slow
+def test_a_bank_filled_side_by_side_is_the_bank_that_one_fills_alone(home, monkeypatch, threads):
+    overrides = f"{QUICK} candidates.batch=100"
+    threads(1)
+    alone = np.load(Companion("smoke", 0, overrides).bank() / "bank.npy")
+    monkeypatch.setenv("CLSP_HOME", str(home / "other"))
+    c = Companion("smoke", 0, overrides)
+    c.diffusion()
+    threads(2)
+    monkeypatch.setattr(companion, "fill_bank", None)  # this process makes nothing of it
+    assert np.array_equal(alone, np.load(c.bank() / "bank.npy"))
+
+
+@pytest.mark.slow
 def test_an_error_of_a_run_side_by_side_arrives(home, threads):
     threads(2)
     c = Companion("smoke", 0, f"{QUICK} simclr.lr=1e30")
+    assert workers.count(2) == 2
     with pytest.raises(training.Diverged, match="lower its lr"):
         c._side_by_side([{"method": "SimCLR", "seed": seed, "bank": None} for seed in (0, 1)])
     assert not multiprocessing.active_children()

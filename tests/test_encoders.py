@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torchvision.models import resnet18, resnet50
 
 from clsp_utils.config import Encoder as EncoderConfig
-from clsp_utils.encoders import Encoder, build_backbone, momentum_copy, momentum_update
+from clsp_utils import encoders
+from clsp_utils.encoders import Encoder, _FewPixels, build_backbone, momentum_copy, momentum_update
 
 TINY = EncoderConfig(layers=(1, 1), width=8, hidden=16, projection=12)
 
@@ -104,3 +106,43 @@ def test_momentum_update_against_its_formula(m):
         if m in (0, 1):
             assert torch.equal(p, old if m else new)
     assert all(map(torch.equal, encoder.parameters(), own))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (1, 2, 0)])
+def test_the_gradient_for_few_pixels_is_that_of_conv2d(kernel, stride, padding):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 5, 6, 4, generator=g, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, 5, kernel, kernel, generator=g, dtype=torch.float64, requires_grad=True)
+    expected = F.conv2d(x, weight, None, stride, padding)
+    ours = _FewPixels.apply(x, weight, (stride, stride), (padding, padding))
+    assert torch.equal(ours, expected)
+    grad = torch.randn(expected.shape, generator=g, dtype=torch.float64)
+    for a, b in zip(torch.autograd.grad(ours, (x, weight), grad), torch.autograd.grad(expected, (x, weight), grad)):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("size", "used"), [(4, True), (8, False)])
+def test_the_gradient_for_few_pixels_is_used_in_bf16_and_there_only(monkeypatch, size, used):
+    calls = []
+    monkeypatch.setattr(encoders._FewPixels, "apply", lambda *args: calls.append(1) or F.conv2d(args[0], args[1]))
+    conv = encoders.Conv2d(3, 4, 1, bias=False)
+    conv(images(2, size))
+    assert not calls
+    with torch.autocast("cpu", torch.bfloat16):
+        conv(images(2, size))
+    assert bool(calls) == used
+
+
+def test_an_encoder_has_the_same_gradients_with_and_without_the_shortcut_for_few_pixels(monkeypatch):
+    def gradients():
+        torch.manual_seed(0)
+        encoder = Encoder(EncoderConfig(layers=(1, 1, 1), width=8)).train()
+        with torch.autocast("cpu", torch.bfloat16):
+            encoder(images(64)).square().mul(torch.arange(64.0)).sum().backward()
+        return torch.cat([p.grad.flatten() for p in encoder.backbone.parameters()])
+
+    ours = gradients()
+    monkeypatch.setattr(encoders.Conv2d, "forward", nn.Conv2d.forward)
+    theirs = gradients()
+    assert not torch.equal(ours, theirs)
+    assert (ours - theirs).norm() < 0.02 * theirs.norm()  # bf16 keeps eight bits
