@@ -36,28 +36,29 @@ def set_style() -> None:
 def image_grid(rows: Sequence[np.ndarray], labels: Sequence[str] = (), width: float = FULL) -> Figure:
     """Images in rows: each row uint8 `(n, H, W, 3)` or float in [0, 1]; one label a row.
 
-    A row is one picture with white gaps: drawing one axis an image would take seconds.
+    All of it is one picture: drawing one axis an image would take seconds.
     """
-    n = max(len(row) for row in rows)
-    fig, axes = plt.subplots(len(rows), figsize=(width, width / n * len(rows) * 1.02), squeeze=False, layout="constrained")
-    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-    for ax, row in zip(axes[:, 0], rows):
-        ax.imshow(tile(row, n), interpolation="nearest")
-        ax.set(xticks=[], yticks=[])
-        sns.despine(ax=ax, left=True, bottom=True)
-    for ax, label in zip(axes[:, 0], labels):
-        ax.set_ylabel(label, rotation=0, ha="right", va="center")
+    picture = tile(rows)
+    grid_width = width - 0.065 * max(map(len, labels), default=0)  # inches a character
+    fig, ax = plt.subplots(figsize=(width, grid_width * picture.shape[0] / picture.shape[1]), layout="constrained")
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01)
+    ax.imshow(picture, interpolation="nearest")
+    centres = (np.arange(len(labels)) + 0.5) * (picture.shape[0] / len(rows)) - 0.5
+    ax.set(xticks=[], yticks=centres, yticklabels=labels)
+    ax.tick_params(length=0)
+    sns.despine(ax=ax, left=True, bottom=True)
     return fig
 
 
-def tile(row: np.ndarray, n: int) -> np.ndarray:
-    """Images `(m, H, W, 3)` side by side with room for `n`: uint8 `(H, n * (W + gap) - gap, 3)`."""
-    images = row if row.dtype == np.uint8 else np.rint(row * 255).astype(np.uint8)
-    height, side = images.shape[1:3]
-    gap = max(1, side // 16)
-    picture = np.full((height, n, side + gap, 3), 255, np.uint8)
-    picture[:, : len(images), :side] = images.swapaxes(0, 1)
-    return picture.reshape(height, -1, 3)[:, :-gap]
+def tile(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of images `(m, H, W, 3)`, all H x W alike, as one uint8 picture; gaps and missing ones are white."""
+    n, (height, width) = max(map(len, rows)), rows[0].shape[1:3]
+    gap = max(1, width // 16)
+    picture = np.full((len(rows), height + gap, n, width + gap, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        images = row if row.dtype == np.uint8 else np.rint(row * 255).astype(np.uint8)
+        picture[i, :height, : len(row), :width] = images.swapaxes(0, 1)
+    return picture.reshape(len(rows) * (height + gap), n * (width + gap), 3)
 
 
 def bars(ax: Axes, table: pd.DataFrame, value: str, half_width: str, by: str = "method") -> None:

@@ -70,24 +70,24 @@ def test_bars_put_the_first_row_on_top_in_its_colour():
 
 def test_image_grid_shows_every_image_in_its_place():
     rng = np.random.default_rng(0)
-    rows = [rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), rng.integers(0, 256, (2, 8, 8, 3)) / 255.0]
-    fig = figures.image_grid(rows, ["anchors", "masks"], width=figures.HALF)
+    first, second = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    fig = figures.image_grid([first, second / 255.0], ["anchors", "masks"], width=figures.HALF)
     assert fig.get_size_inches()[0] == figures.HALF
-    for ax, row in zip(fig.axes, rows, strict=True):
-        picture = ax.images[0].get_array()
-        assert picture.shape == (8, 4 * 9 - 1, 3)
-        for i in range(4):
-            cell = picture[:, 9 * i : 9 * i + 8]
-            # The short row ends early, in white.
-            np.testing.assert_array_equal(cell, (row[i] * (1 if row.dtype == np.uint8 else 255)).round() if i < len(row) else 255)
-        assert (picture[:, 8::9] == 255).all()
-    assert [ax.get_ylabel() for ax in fig.axes] == ["anchors", "masks"]
-    assert all(not ax.get_xticks().size and not ax.get_yticks().size for ax in fig.axes)
+    picture = fig.axes[0].images[0].get_array()
+    assert picture.shape == (18, 36, 3)
+    white = np.full((8, 8, 3), 255)  # the short row ends early
+    for top, row in ((0, first), (9, [*second, white, white])):
+        for i, image in enumerate(row):
+            np.testing.assert_array_equal(picture[top : top + 8, 9 * i : 9 * i + 8], image)
+    assert (picture[8::9] == 255).all() and (picture[:, 8::9] == 255).all()
+    labels = fig.axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["anchors", "masks"]
+    assert [label.get_position()[1] for label in labels] == [4, 13]  # in the middle of their rows
 
 
 def test_image_grid_of_one_image():
     fig = figures.image_grid([np.zeros((1, 4, 4, 3), np.uint8)])
-    assert fig.axes[0].images[0].get_array().shape == (4, 4, 3)
+    assert fig.axes[0].images[0].get_array().shape == (5, 5, 3)
 
 
 def test_every_compared_method_has_a_colour_of_its_own():
