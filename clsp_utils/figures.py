@@ -39,7 +39,7 @@ def image_grid(rows: Sequence[np.ndarray], labels: Sequence[str] = (), width: fl
     All of it is one picture: drawing one axis an image would take seconds.
     """
     picture = tile(rows)
-    grid_width = width - 0.065 * max(map(len, labels), default=0)  # inches a character
+    grid_width = width - 0.072 * max(map(len, labels), default=0)  # inches a character
     fig, ax = plt.subplots(figsize=(width, grid_width * picture.shape[0] / picture.shape[1]), layout="constrained")
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01)
     ax.imshow(picture, interpolation="nearest")
