@@ -1,38 +1,75 @@
-"""Command line: `python -m clsp_utils run [NOTEBOOK ...] --profile P -p name=value`."""
+"""Command line: notebooks in order, or one long stage alone.
+
+    python -m clsp_utils run [NOTEBOOK ...] --profile P -p name=value
+    accelerate launch -m clsp_utils stage pretrain --method CLSP-SimCLR --profile paper
+
+A stage on several GPUs leaves the artifact, under the key, that the notebooks then read.
+"""
 
 import argparse
+import shlex
 import sys
 
-from clsp_utils import runner
+from clsp_utils import config, runner
 from clsp_utils.artifacts import Store, StoreError
 from clsp_utils.config import ConfigError, home
 
 
+STAGES = ("diffusion", "class-diffusion", "candidates", "class-candidates", "pretrain")
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m clsp_utils", description=__doc__)
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m clsp_utils", description=__doc__, formatter_class=shape)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run notebooks with papermill")
     run.add_argument("notebooks", nargs="*", help="beginnings of names, such as 03; default: all")
-    run.add_argument("--profile", default="laptop", help="smoke or laptop (default)")
-    run.add_argument(
-        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
-        help="a parameter of the notebooks, or a setting of the profile such as candidates.k=4",
-    )
     run.add_argument("--timeout", type=float, default=3600, help="seconds a cell may take (3600)")
+    stage = commands.add_parser("stage", help="make one artifact, on one or several GPUs")
+    stage.add_argument("name", help=", ".join(STAGES))
+    stage.add_argument("--method", default="CLSP-SimCLR", help="of pretrain (CLSP-SimCLR)")
+    stage.add_argument("--seed", type=int, default=0, help="as the notebooks' parameter (0)")
+    for command in (run, stage):
+        command.add_argument("--profile", default="laptop", help=f"{', '.join(config.PROFILES)}; default laptop")
+        command.add_argument(
+            "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
+            help="a parameter of the notebooks, or a setting of the profile such as candidates.k=4",
+        )
     options = parser.parse_args(arguments)
     try:
-        notebooks = runner.find_notebooks(home() / "notebooks", options.notebooks)
-        parameters = runner.parse_parameters(options.parameters)
-        Store(home("artifacts"))
-        Store(home("build"))
-        failed = runner.run(notebooks, home("build"), options.profile, parameters, options.timeout)
+        return {"run": _run, "stage": _stage}[options.command](options)
     except (ConfigError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; what was finished is kept, and long stages go on where they were.", file=sys.stderr)
         return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    notebooks = runner.find_notebooks(home() / "notebooks", options.notebooks)
+    parameters = runner.parse_parameters(options.parameters)
+    Store(home("artifacts"))
+    Store(home("build"))
+    failed = runner.run(notebooks, home("build"), options.profile, parameters, options.timeout)
     return 1 if failed else 0
+
+
+def _stage(options: argparse.Namespace) -> int:
+    if options.name not in STAGES:
+        raise ConfigError(f"stage={options.name!r}: use one of {', '.join(STAGES)}.")
+    config.validate(config.Method, options.method, "method")
+    from clsp_utils.companion import Companion  # seconds of imports, which `run` leaves to its kernels
+
+    companion = Companion(options.profile, options.seed, " ".join(map(shlex.quote, options.parameters)))
+    conditional = options.name.startswith("class-")
+    artifact = {
+        "diffusion": lambda: companion.diffusion(conditional),
+        "candidates": lambda: companion.bank(conditional=conditional),
+        "pretrain": lambda: companion.encoder(options.method, options.seed),
+    }[options.name.removeprefix("class-")]()
+    print(f"{options.name}: {artifact.path}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -27,15 +27,18 @@ class Features(NamedTuple):
     temb: Tensor
 
 
-def encode(unet: UNet2DModel, x: Tensor, t: Tensor | int) -> Features:
+def encode(unet: UNet2DModel, x: Tensor, t: Tensor | int, labels: Tensor | None = None) -> Features:
     """Runs the encoder half and the mid-block.
 
     Args:
         x: noised images `(B, 3, H, W)`, in the diffusion range [-1, 1] before noising.
         t: time step(s) in 0..T-1, a number or `(B,)`.
+        labels: classes `(B,)` for a class-conditional model.
     """
     t = torch.as_tensor(t, device=x.device).expand(len(x))
     temb = unet.time_embedding(unet.time_proj(t).to(unet.dtype))
+    if labels is not None:
+        temb = temb + unet.class_embedding(labels)
     x = unet.conv_in(x)
     skips = [x]
     for block in unet.down_blocks:

@@ -1,5 +1,6 @@
 """Synthetic positives: sampling with an anchor's features, and the bank of candidates."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from tqdm import tqdm
 
 from clsp_utils import training
 from clsp_utils.bottleneck import Features, encode, mix
-from clsp_utils.config import Candidates
 from clsp_utils.diffusion import NOISE, Edit, sample, to_diffusion_range
 
 
@@ -66,40 +66,53 @@ def interpolate(
     return out.cpu().numpy().reshape(len(anchors), k, *anchors.shape[1:])
 
 
-def open_bank(folder: Path, n: int, cfg: Candidates, image_shape: tuple[int, ...]) -> None:
+def class_samples(
+    unet: UNet2DModel, labels: np.ndarray, k: int, steps: int, eta: float, guidance: float, seed: int, precision: str
+) -> np.ndarray:
+    """k samples of each label's class from a class-conditional model: the rival of interpolation.
+
+    Args:
+        labels: `(B,)`.
+
+    Returns:
+        uint8 `(B, k, H, W, 3)`.
+    """
+    device = training.device()
+    unet = unet.to(device)
+    g = training.generator(seed, "class samples", device=device)
+    side = unet.config.sample_size
+    noise = torch.randn(len(labels) * k, 3, side, side, generator=g, device=device)
+    classes = torch.from_numpy(labels).repeat_interleave(k).to(device)
+    out = sample(unet, noise, steps, eta, g, precision, labels=classes, guidance=guidance)
+    return out.cpu().numpy().reshape(len(labels), k, side, side, 3)
+
+
+def open_bank(folder: Path, n: int, k: int, batch: int, image_shape: tuple[int, ...]) -> None:
     """Makes `bank.npy`, uint8 `(n, k, H, W, 3)`, and `done.npy`, a flag a batch, unless they are there.
 
     Both are memory maps, so that a bank needs no memory, and several processes can fill it.
     """
-    n_batches = -(-n // cfg.batch)
     if not ((folder / "bank.npy").exists() and (folder / "done.npy").exists()):
-        np.lib.format.open_memmap(folder / "bank.npy", "w+", np.uint8, (n, cfg.k, *image_shape))
-        np.lib.format.open_memmap(folder / "done.npy", "w+", bool, (n_batches,))
+        np.lib.format.open_memmap(folder / "bank.npy", "w+", np.uint8, (n, k, *image_shape))
+        np.lib.format.open_memmap(folder / "done.npy", "w+", bool, (-(-n // batch),))
 
 
 def fill_bank(
-    folder: Path,
-    unet: UNet2DModel,
-    images: np.ndarray,
-    cfg: Candidates,
-    seed: int,
-    precision: str,
-    rank: int = 0,
-    world: int = 1,
+    folder: Path, make: Callable[[slice, int], np.ndarray], batch: int, seed: int, rank: int = 0, world: int = 1
 ) -> None:
     """Fills those batches of the bank that are not done: every `world`-th, from `rank` on.
 
-    Anchors are done `cfg.batch` at a time, and each batch has a seed of its own: a bank does not
-    depend on where an earlier run was cut off, nor on how many processes filled it.
+    Each batch has a seed of its own: a bank does not depend on where an earlier run was cut off, nor
+    on how many processes filled it.
+
+    Args:
+        make: `(rows, seed) -> candidates` of the anchors in `rows`, uint8 `(B, k, H, W, 3)`.
     """
     bank, done = (np.load(folder / name, mmap_mode="r+") for name in ("bank.npy", "done.npy"))
     todo = [i for i in range(rank, len(done), world) if not done[i]]
-    for i in tqdm(todo, "candidates", leave=False):
-        rows = slice(i * cfg.batch, (i + 1) * cfg.batch)
-        batch_seed = training.seed_for(seed, "bank", i)
-        bank[rows] = interpolate(
-            unet, images[rows], cfg.mix_weight, cfg.k, cfg.steps, cfg.eta, batch_seed, precision
-        )
+    for i in tqdm(todo, "candidates", leave=False, disable=rank > 0):
+        rows = slice(i * batch, (i + 1) * batch)
+        bank[rows] = make(rows, training.seed_for(seed, "bank", i))
         bank.flush()  # the flag follows the images
         done[i] = True
         done.flush()

@@ -5,6 +5,9 @@ result holds exactly the settings that shaped it and the keys of what it was mad
 """
 
 import json
+import shutil
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +19,17 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from clsp_utils import config, data, diffusion, evaluate, training, workers
-from clsp_utils.artifacts import Artifact, Store
-from clsp_utils.candidates import fill_bank, interpolate, open_bank
+from clsp_utils import config, data, diffusion, evaluate, processes, training, workers
+from clsp_utils.artifacts import Artifact, Store, StoreError
+from clsp_utils.candidates import class_samples, fill_bank, interpolate, open_bank
+from clsp_utils.checkpoints import load_diffusion
 from clsp_utils.config import home
-from clsp_utils.encoders import Encoder
-from clsp_utils.pretrain import METHODS, build, pretrain
+from clsp_utils.encoders import Encoder, training_flops
+from clsp_utils.methods import METHODS, build
+from clsp_utils.pretrain import pretrain
 
-COMPARED = ("SimCLR", "third view", "CLSP-SimCLR", "MoCoV2", "CLSP-MoCoV2")
+# Training images of the paper's data sets; ImageNet-100 by its 100 classes of about 1,300.
+SIZES = {"CIFAR10": 50_000, "CIFAR100": 50_000, "STL10": 105_000, "ImageNet100": 126_689}
 
 
 def reported_results() -> pd.DataFrame:
@@ -31,12 +37,45 @@ def reported_results() -> pd.DataFrame:
     return pd.read_csv(Path(__file__).with_name("reported_results.csv"), comment="#")
 
 
+def beside_the_paper() -> pd.DataFrame:
+    """Linear top-1 in percent, reported and our own, a row a data set and method (ResNet-18).
+
+    Our own are what notebook 06 left behind at the profile `paper`; where there is nothing, the row
+    names the command, and what a run costs at an assumed 100 TFLOP/s.
+    """
+    reported = reported_results()
+    reported = reported[reported.backbone == "ResNet18"].pivot(index=["dataset", "method"], columns="source", values="top1")
+    rows = []
+    for (dataset, method), numbers in reported.iterrows():
+        name = dataset.lower()
+        cfg = getattr(config.PROFILES["paper"], METHODS[method].settings)
+        views = 3 if METHODS[method].third else 2
+        flops = SIZES[dataset] * cfg.epochs * views * training_flops(cfg.encoder, 64 if name in ("stl10", "imagenet100") else 32)
+        row = {"dataset": dataset, "method": method, **numbers, "ours": "", "command": "", "gpu_hours_a_run": ""}
+        results = home("build", "paper", name, "figures", "06_evaluate.csv")
+        found = pd.read_csv(results).query("method == @method") if results.exists() else ()
+        if len(found):
+            own = found.iloc[0]
+            row["ours"] = f"{100 * own.linear:.2f} ± {100 * own.linear_half_width:.2f} ({own.seeds} seeds)"
+        else:
+            row["command"] = f"python -m clsp_utils run 06 --profile paper -p data.name={name}"
+            row["gpu_hours_a_run"] = f"{flops / 1e14 / 3600:.1f}"
+        rows.append(row)
+    return pd.DataFrame(rows).set_index(["dataset", "method"])
+
+
+def _timed(function: Callable, *arguments) -> float:
+    start = time.monotonic()
+    function(*arguments)
+    return time.monotonic() - start
+
+
 def _score(request: tuple, run: dict) -> None:
     Companion(*request).scores(**run)
 
 
-def _fill_bank(request: tuple, cfg: config.Candidates, folder: Path, rank: int, world: int) -> None:
-    Companion(*request)._fill_bank(cfg, folder, rank, world)
+def _fill(request: tuple, *arguments) -> None:
+    Companion(*request)._fill(*arguments)
 
 
 class Companion:
@@ -46,23 +85,25 @@ class Companion:
         profile: name of a profile, see `config.PROFILES`.
         seed: seeds the diffusion model, the bank, and the first of the encoders.
         overrides: single settings, see `config.profile`.
+        data_path: where the images lie, for the profiles that do not draw their own.
 
     Raises:
         config.ConfigError: a name, type or range is wrong.
         artifacts.StoreError: the store cannot be written.
     """
 
-    def __init__(self, profile: str = "laptop", seed: int = 0, overrides: str = ""):
-        self.cfg = config.profile(profile, overrides)
+    def __init__(self, profile: str = "laptop", seed: int = 0, overrides: str = "", data_path: str = ""):
+        self.cfg = config.profile(profile, overrides, data_path)
         self.seed = config.validate(config.Seed, seed, "seed")
-        self._request = (profile, seed, overrides)
+        self._request = (profile, seed, overrides, data_path)
         self.precision = training.resolve_precision(self.cfg.precision)
-        self.store = Store(home("artifacts"))
+        self.store = processes.SharedStore(home("artifacts"), processes.say)
         # figures/ holds what the laptop profile draws as it is; all else is a build product.
         plain = self.cfg == config.PROFILES["laptop"] and self.seed == 0
-        self.figures = home("figures") if plain else home("build", profile, "figures")
+        own = [] if self.cfg.data.name == config.PROFILES["laptop"].data.name else [self.cfg.data.name]
+        self.figures = home("figures") if plain else home("build", profile, *own, "figures")
         self.note = "smoke" if profile == "smoke" else ""
-        print(f"profile {profile}, seed {seed}, {self.precision}, {torch.get_num_threads()} threads.")
+        processes.say(f"profile {profile}, seed {seed}, {self.precision}, {torch.get_num_threads()} threads.")
 
     @cached_property
     def _splits(self) -> tuple[data.Images, data.Images]:
@@ -95,55 +136,109 @@ class Companion:
     def _settings(self, settings, **more) -> dict:
         return config.as_dict(settings) | {"precision": self.precision} | more
 
-    def _announce(self, what: str, seconds: float) -> None:
-        """Says before a long computation how long it took where the laptop profile was measured."""
+    def _announce(self, what: str, seconds: float, trial: Callable[[int], None] | None = None, total: int = 0) -> None:
+        """Says before a long computation how long it will take.
+
+        `seconds` is what the laptop profile was measured to take. Large profiles run `trial(n)`, the
+        first n of `total` steps, for n = 1 and 4; what does not fit into memory ends here.
+        """
         if self.cfg.name == "laptop":
-            print(f"{what}: about {max(seconds / 60, 0.1):.1f} min on two cores with bf16", flush=True)
+            processes.say(f"{what}: about {max(seconds / 60, 0.1):.1f} min on two cores with bf16")
+        elif self.cfg.name in ("gpu", "paper") and trial:
+            try:
+                times = [_timed(trial, n) for n in (1, 1, 4)]  # the first one warms up
+            except torch.OutOfMemoryError:
+                raise StoreError(f"{what} does not fit into the memory of this GPU: lower its batch.") from None
+            hours = (times[2] - times[1]) / 3 * total / 3600
+            gb = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0
+            processes.say(f"{what}: about {hours:.2f} h" + (f", {gb:.1f} GB of GPU memory" if gb else ""))
 
     # Diffusion -------------------------------------------------------------------------------
 
-    def diffusion(self) -> Artifact:
-        """The trained UNet and its losses."""
+    def diffusion(self, conditional: bool = False) -> Artifact:
+        """The trained UNet and its losses; `conditional` on the class for the rival of interpolation."""
         cfg = self.cfg.diffusion
+        labels = self.train.labels if conditional else None
+
+        def train(work: Path, settings: config.Diffusion) -> tuple:
+            return diffusion.train(settings, self.train.images, self.seed, work, self.precision, labels)
+
+        def trial(n: int) -> None:
+            with tempfile.TemporaryDirectory() as work:
+                train(Path(work), config.change(cfg, steps=n))
 
         def make(out: Path, work: Path) -> None:
-            self._announce("diffusion model", cfg.steps * cfg.batch * 4.4e-3)
-            unet, losses = diffusion.train(cfg, self.train.images, self.seed, work, self.precision)
-            save_file(unet.state_dict(), out / "unet.safetensors")
+            if cfg.source and not conditional:
+                unet, losses = load_diffusion(cfg.source), np.zeros(0)
+            else:
+                self._announce("diffusion model", cfg.steps * cfg.batch * 4.4e-3, trial, cfg.steps)
+                unet, losses = train(work, cfg)
+            unet.save_pretrained(out / "unet")
             np.save(out / "losses.npy", losses)
 
-        settings = self._settings(cfg, seed=self.seed)
+        settings = self._settings(cfg, seed=self.seed) | ({"conditional": True} if conditional else {})
         return self.store.get("diffusion", settings, make, (self._key_of_data(),))
 
     @cached_property
     def unet(self) -> UNet2DModel:
         """The diffusion model in eval mode."""
-        unet = diffusion.build_unet(self.cfg.diffusion.unet, self.cfg.data.size)
-        unet.load_state_dict(load_file(self.diffusion() / "unet.safetensors"))
-        return unet.eval()
+        return UNet2DModel.from_pretrained(self.diffusion() / "unet").eval()
 
-    def bank(self, mix_weight: float | None = None, k: int | None = None) -> Artifact:
-        """Candidates of every anchor; weight and number default to the profile's."""
+    @cached_property
+    def conditional_unet(self) -> UNet2DModel:
+        """The class-conditional model in eval mode."""
+        return UNet2DModel.from_pretrained(self.diffusion(conditional=True) / "unet").eval()
+
+    def bank(self, mix_weight: float | None = None, k: int | None = None, conditional: bool = False) -> Artifact:
+        """Candidates of every anchor; weight and number default to the profile's.
+
+        `conditional`: samples of the anchor's class instead, which no anchor's features enter.
+        """
         changes = {"mix_weight": mix_weight, "k": k}
         cfg = config.change(self.cfg.candidates, **{n: v for n, v in changes.items() if v is not None})
+        n, shape = len(self.train), self.train.images.shape[1:]
+
+        def trial(n: int) -> None:
+            self._candidates(config.change(cfg, steps=n), conditional)(slice(cfg.batch), self.seed)
 
         def make(out: Path, work: Path) -> None:
-            self._announce(f"candidates, w = {cfg.mix_weight:g}", len(self.train) * cfg.k * cfg.steps * 1.5e-3)
-            open_bank(work, len(self.train), cfg, self.train.images.shape[1:])
-            world = workers.count(-(-len(self.train) // cfg.batch))
-            if world == 1:
-                self._fill_bank(cfg, work)
+            what = "samples of each class" if conditional else f"candidates, w = {cfg.mix_weight:g}"
+            n_batches = -(-n // cfg.batch)
+            self._announce(what, n * cfg.k * cfg.steps * 1.5e-3, trial, n_batches * cfg.steps // processes.world())
+            size, free = n * cfg.k * np.prod(shape) / 1e9, shutil.disk_usage(work).free / 1e9
+            if size > free:
+                raise StoreError(f"candidates.k={cfg.k}: the bank takes {size:.1f} GB, and {free:.1f} GB are free.")
+            if processes.rank() == 0:
+                open_bank(work, n, cfg.k, cfg.batch, shape)
+            processes.wait_for_all()
+            side_by_side = workers.count(n_batches)
+            if processes.world() > 1 or side_by_side == 1:
+                self._fill(cfg, conditional, work, processes.rank(), processes.world())
             else:
-                jobs = [(self._request, cfg, work, rank, world) for rank in range(world)]
-                workers.side_by_side(_fill_bank, jobs, "candidates, a part a core")
-            (work / "bank.npy").rename(out / "bank.npy")
+                jobs = [(self._request, cfg, conditional, work, rank, side_by_side) for rank in range(side_by_side)]
+                workers.side_by_side(_fill, jobs, "candidates, a part a core")
+            processes.wait_for_all()
+            if processes.rank() == 0:
+                (work / "bank.npy").rename(out / "bank.npy")
 
         settings = self._settings(cfg, seed=self.seed)
-        return self.store.get("candidates", settings, make, (self.diffusion().key,))
+        del settings["mix_weight" if conditional else "guidance"]
+        return self.store.get("candidates", settings, make, (self.diffusion(conditional).key,))
 
-    def _fill_bank(self, cfg: config.Candidates, folder: Path, rank: int = 0, world: int = 1) -> None:
+    def _candidates(self, cfg: config.Candidates, conditional: bool) -> Callable[[slice, int], np.ndarray]:
+        """What makes the candidates of some rows of the anchors from a seed."""
+        images, labels = self.train.images, self.train.labels
+        if conditional:
+            return lambda rows, seed: class_samples(
+                self.conditional_unet, labels[rows], cfg.k, cfg.steps, cfg.eta, cfg.guidance, seed, self.precision
+            )
+        return lambda rows, seed: interpolate(
+            self.unet, images[rows], cfg.mix_weight, cfg.k, cfg.steps, cfg.eta, seed, self.precision
+        )
+
+    def _fill(self, cfg: config.Candidates, conditional: bool, folder: Path, rank: int, world: int) -> None:
         with workers.one_thread():
-            fill_bank(folder, self.unet, self.train.images, cfg, self.seed, self.precision, rank, world)
+            fill_bank(folder, self._candidates(cfg, conditional), cfg.batch, self.seed, rank, world)
 
     def interpolated(self, mix_weight: float, k: int = 1, n: int | None = None) -> np.ndarray:
         """Candidates of the study's first n images (all by default), uint8 `(n, k, H, W, 3)`."""
@@ -181,22 +276,39 @@ class Companion:
     def _encoder(self, method: str, seed: int | None = None, bank: Artifact | None = None, **changes) -> tuple:
         """What the store needs to know of an encoder: settings, how to make it, keys of its inputs."""
         cfg = self.settings_of(method, seed, **changes)
-        if METHODS[method].third == "synthetic":
-            bank = bank or self.bank()
+        recipe = METHODS[method]
+        if recipe.needs_bank:
+            bank = bank or self.bank(conditional=recipe.third == "class")
+
+        def train(work: Path, settings: config.Pretrain, n: int | None = None) -> tuple:
+            candidates = np.load(bank / "bank.npy", mmap_mode="r")[:n] if bank else None
+            with workers.one_thread():
+                return pretrain(
+                    settings, self.train.images[:n], self.train.labels[:n], self.statistics, work, self.precision,
+                    candidates, self._watch,
+                )
+
+        def trial(n: int) -> None:
+            with tempfile.TemporaryDirectory() as work:
+                train(Path(work), config.change(cfg, epochs=1, watch_every=0), n * cfg.batch)
 
         def make(out: Path, work: Path) -> None:
-            candidates = np.load(bank / "bank.npy", mmap_mode="r") if bank else None
-            with workers.one_thread():
-                encoder, losses = pretrain(
-                    cfg, self.train.images, self.train.labels, self.statistics, work, self.precision, candidates
-                )
+            self._announce(method, 0, trial, cfg.epochs * len(self.train) // cfg.batch)
+            encoder, losses = train(work, cfg)
             save_file(encoder.state_dict(), out / "encoder.safetensors")
             np.save(out / "losses.npy", losses)
+            if processes.rank() == 0:
+                (work / "log.csv").rename(out / "log.csv")
 
         settings = self._settings(cfg)
-        for name in METHODS[method].ignores:
+        for name in ("watch_every", *recipe.ignores):
             del settings[name]
         return settings, make, (self._key_of_data(), *([bank.key] if bank else []))
+
+    def _watch(self, backbone: torch.nn.Module) -> float:
+        """kNN accuracy within the training images, of which a fifth is held out."""
+        features = evaluate.run_network(backbone, self.train.images, self.statistics, self.precision)
+        return evaluate.held_out_knn(features, self.train, (20,))[20]
 
     def encoder(self, method: str, seed: int | None = None, bank: Artifact | None = None, **changes) -> Artifact:
         """An encoder trained by `method`, the methods with synthetic positives from `bank`."""
@@ -211,7 +323,7 @@ class Companion:
                 missing.append(run)
         if workers.count(len(missing)) > 1:  # else they are made where they are asked for
             images = len(missing) * missing[0].get("epochs", self.cfg.simclr.epochs) * len(self.train)
-            self._announce(f"{len(missing)} encoders", images * 3.2e-4)
+            self._announce(f"{len(missing)} encoders", images * 3e-4)
             workers.side_by_side(_score, [(self._request, run) for run in missing], "runs")
 
     def load_encoder(self, method: str, artifact: Artifact) -> Encoder:
@@ -242,17 +354,27 @@ class Companion:
         self._side_by_side(runs)
         return pd.DataFrame([self.scores(**run) for run in runs])
 
-    def sweep(self, mix_weights: Sequence[float]) -> pd.DataFrame:
-        """CLSP-SimCLR over the mix weight of its bank, and the agreement of each bank."""
+    def sweep(self, field: str, values: Sequence[float], method: str = "CLSP-SimCLR") -> pd.DataFrame:
+        """Scores of a CLSP method over "mix_weight", "k" or "clsp_weight" (lambda), a row a run.
+
+        The column `field` holds the value, `agreement` that of the bank it was trained on.
+        """
         cfg = self.cfg.study
-        banks = {w: self.bank(w, cfg.sweep_k) for w in tqdm(mix_weights, "banks", leave=False)}
+        of_bank = {"mix_weight": {"k": cfg.sweep_k}, "k": {}}
+        if field not in (*of_bank, "clsp_weight"):
+            raise config.ConfigError(f"field={field!r}: use one of mix_weight, k, clsp_weight.")
         seeds = range(self.seed, self.seed + cfg.sweep_seeds)
-        runs = {(w, seed): {"method": "CLSP-SimCLR", "seed": seed, "bank": banks[w]} for w in banks for seed in seeds}
+        banks, runs = {}, {}
+        for value in tqdm(values, "banks", leave=False):
+            banks[value] = self.bank(**of_bank[field], **{field: value}) if field in of_bank else self.bank()
+            changes = {} if field in of_bank else {field: value}
+            for seed in seeds:
+                runs[value, seed] = {"method": method, "seed": seed, "bank": banks[value]} | changes
         self._side_by_side(list(runs.values()))
-        first = {w: np.load(bank / "bank.npy", mmap_mode="r")[:, 0] for w, bank in banks.items()}
-        agreement = {w: self.agreement(images, self.train.labels) for w, images in first.items()}
+        first = {value: np.load(bank / "bank.npy", mmap_mode="r")[:, 0] for value, bank in banks.items()}
+        agreement = {value: self.agreement(images, self.train.labels) for value, images in first.items()}
         return pd.DataFrame([
-            self.scores(**run) | {"w": w, "agreement": agreement[w]} for (w, _), run in runs.items()
+            self.scores(**run) | {field: value, "agreement": agreement[value]} for (value, _), run in runs.items()
         ])
 
     @cached_property

@@ -36,7 +36,10 @@ Shares = Annotated[tuple[Share, ...], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 # DDIM steps spread evenly over T = 1000 only when their number divides it.
 Steps = Literal[1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500, 1000]
-Method = Literal["SimCLR", "MoCoV2", "CLSP-SimCLR", "CLSP-MoCoV2", "third view", "supervised"]
+Method = Literal[
+    "SimCLR", "third view", "CLSP-SimCLR", "class positives", "SupCon", "NNCLR", "All4One",
+    "MoCoV2", "CLSP-MoCoV2", "supervised",
+]
 
 settings = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
@@ -81,10 +84,12 @@ class UNet:
 class Diffusion:
     """Training of the unconditional diffusion model (method step 1)."""
 
+    source: str = ""  # trained weights to use instead: a Hub name, a diffusers folder or the authors' .pt
     unet: UNet = UNet()
     steps: Count = 1500
     batch: Count = 64
     lr: Positive = 2e-3
+    weight_decay: NotNegative = 0.01
     warmup: Count = 100  # steps
     ema_decay: Share = 0.995
     snr_gamma: NotNegative = 5.0  # min-SNR weighting of the loss (arXiv 2303.09556); 0 = none
@@ -114,7 +119,8 @@ class Candidates:
     k: Count = 1  # candidates an anchor
     steps: Steps = 10  # of DDIM
     eta: Share = 0.7  # 0 = deterministic DDIM, 1 = as noisy as DDPM
-    batch: Count = 256  # images at a time
+    guidance: NotNegative = 1.0  # class positives only: how far beyond the class's own prediction
+    batch: Count = 256  # anchors at a time, each with its k candidates
 
 
 @settings
@@ -168,9 +174,10 @@ class Pretrain:
     temperature: Positive = 0.2
     clsp_weight: NotNegative = 1.0  # lambda: weight of the third view's term
     clsp_ramp: Share = 0.3  # share of the run in which lambda rises linearly from 0
-    queue: Count = 512  # MoCo: past keys kept, one queue a view
+    queue: Count = 512  # MoCo: past keys kept, one queue a view; NNCLR and All4One: past embeddings
     key_momentum: Share = 0.99  # MoCo: rises to `key_momentum_end` by a cosine
     key_momentum_end: Share = 0.999
+    watch_every: Annotated[int, Field(ge=0)] = 0  # epochs between two kNN scores in the log; 0 = none
 
     @model_validator(mode="after")
     def _queue_holds_a_batch(self) -> Self:
@@ -197,6 +204,9 @@ class Study:
     steps: Steps = 40  # of DDIM, for those samples
     mix_weights: Shares = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
     tsne: Count = 2000  # images in the t-SNE
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = (
+        "SimCLR", "third view", "CLSP-SimCLR", "MoCoV2", "CLSP-MoCoV2",
+    )
     seeds: Annotated[int, Field(ge=2)] = 3  # of every method in the comparison
     sweep_weights: Shares = (0.1, 0.3, 0.5, 0.7, 1.0)  # w against accuracy
     sweep_seeds: Count = 1
@@ -261,13 +271,14 @@ SMOKE = Profile(
 PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP)}
 
 
-def profile(name: str, overrides: str = "") -> Profile:
+def profile(name: str, overrides: str = "", data_path: str = "") -> Profile:
     """The named profile with single fields replaced.
 
     Args:
         name: a key of `PROFILES`.
         overrides: "field=value" pairs separated by spaces or semicolons, each field by its dotted
             path, for example "candidates.k=4 diffusion.steps=500 simclr.encoder.layers=(2,2)".
+        data_path: the same as the override `data.path`, and may hold any characters.
 
     Raises:
         ConfigError: unknown profile or field, wrong type, or a value out of range.
@@ -295,6 +306,8 @@ def profile(name: str, overrides: str = "") -> Profile:
                 f"{', '.join(allowed)}."
             )
         node[leaf] = _literal(value)
+    if data_path:
+        tree["data"]["path"] = data_path
     return validate(Profile, tree | {"name": own_name})
 
 

@@ -14,11 +14,12 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from clsp_utils import training
+from clsp_utils import processes, training
 from clsp_utils.bottleneck import Features, decode, encode
 from clsp_utils.config import Diffusion, UNet
 
 # Linear betas from 1e-4 to 0.02, as in DDPM (arXiv 2006.11239).
+LABEL_DROPOUT = 0.1  # share of images whose class a conditional model does not see (arXiv 2207.12598)
 NOISE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 
 
@@ -32,8 +33,11 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def build_unet(cfg: UNet, size: int) -> UNet2DModel:
-    """diffusers' UNet for `size` x `size` RGB images; the mid-block has single-head attention."""
+def build_unet(cfg: UNet, size: int, n_classes: int = 0) -> UNet2DModel:
+    """diffusers' UNet for `size` x `size` RGB images; the mid-block has single-head attention.
+
+    With `n_classes` it is conditional, and class number `n_classes` stands for "no class".
+    """
     sides = [size // 2**i for i in range(len(cfg.channels))]
     attends = [side in cfg.attention for side in sides]
     return UNet2DModel(
@@ -45,11 +49,12 @@ def build_unet(cfg: UNet, size: int) -> UNet2DModel:
         norm_num_groups=cfg.groups,
         attention_head_dim=None,
         dropout=cfg.dropout,
+        num_class_embeds=n_classes + 1 if n_classes else None,
     )
 
 
 def train(
-    cfg: Diffusion, images: np.ndarray, seed: int, work: Path, precision: str
+    cfg: Diffusion, images: np.ndarray, seed: int, work: Path, precision: str, labels: np.ndarray | None = None
 ) -> tuple[UNet2DModel, np.ndarray]:
     """Trains the UNet by `|| eps - eps_theta(x_t, t) ||^2`; resumes from `work` if it can.
 
@@ -58,6 +63,7 @@ def train(
 
     Args:
         images: uint8 `(N, H, W, 3)`.
+        labels: classes `(N,)` make the model conditional; -1 is "no class".
 
     Returns:
         The UNet with averaged (EMA) weights, in eval mode on the CPU, and the loss of every step.
@@ -65,47 +71,64 @@ def train(
     Raises:
         training.Diverged: the loss is not finite.
     """
-    device = training.device()
+    device, rank, world = training.device(), processes.rank(), processes.world()
+    n_classes = 0 if labels is None else int(labels.max()) + 1
     with torch.random.fork_rng():
         torch.manual_seed(training.seed_for(seed, "unet weights"))
-        unet = build_unet(cfg.unet, images.shape[1]).to(device)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=cfg.lr, fused=True)
+        unet = build_unet(cfg.unet, images.shape[1], n_classes).to(device)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     ema = EMAModel(unet.parameters(), decay=cfg.ema_decay)
     noise_schedule = DDPMScheduler(**NOISE)
     losses = torch.zeros(cfg.steps)
     parts = {"unet": unet, "optimizer": optimizer, "ema": ema}
-    checkpoint = training.Checkpoint(work, parts, losses)
+    checkpoint = training.Checkpoint(work, parts, {"losses": losses})
     start = checkpoint.restore()
     ema.to(device)
     images = torch.from_numpy(images)
 
+    # Rows of the batch: pairs are n_pairs apart; then plain images, then those with a silent middle.
+    # A process takes every world-th row of each part, so that pairs stay together.
+    n_pairs, n_silent = (int(share * cfg.batch) for share in (cfg.second_noise / 2, cfg.silent_middle))
+    bounds = (0, n_pairs, 2 * n_pairs, cfg.batch - n_silent, cfg.batch)
+    sections = [torch.arange(a, b)[rank::world] for a, b in zip(bounds, bounds[1:])]
+    own = torch.cat(sections)
+    one, other, plain, silent = torch.arange(len(own), device=device).split([len(rows) for rows in sections])
+
     unet.train()
-    for step in tqdm(range(start, cfg.steps), "diffusion", initial=start, total=cfg.steps, leave=False):
+    for step in tqdm(
+        range(start, cfg.steps), "diffusion", initial=start, total=cfg.steps, leave=False, disable=rank > 0
+    ):
         g = training.generator(seed, "diffusion", step)
-        torch.manual_seed(training.seed_for(seed, "dropout", step))
-        x = to_diffusion_range(images[torch.randint(len(images), (cfg.batch,), generator=g)])
+        torch.manual_seed(training.seed_for(seed, "dropout", step) + rank)
+        pick = torch.randint(len(images), (cfg.batch,), generator=g)
+        x = to_diffusion_range(images[pick])
         if cfg.flip:
             x = torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, x.flip(3), x)
         noise = torch.randn(x.shape, generator=g)
         t = torch.randint(1000, (len(x),), generator=g)
-        n_pairs, n_silent = (int(share * len(x)) for share in (cfg.second_noise / 2, cfg.silent_middle))
-        one, other = slice(n_pairs), slice(n_pairs, 2 * n_pairs)
-        x[other], t[other] = x[one], t[one]
-        x, noise, t = x.to(device), noise.to(device), t.to(device)
+        second, first = slice(n_pairs, 2 * n_pairs), slice(n_pairs)
+        pick[second], x[second], t[second] = pick[first], x[first], t[first]
+        classes = None
+        if n_classes:
+            dropped = torch.rand(len(x), generator=g) < LABEL_DROPOUT
+            classes = torch.from_numpy(labels)[pick]
+            classes = classes.masked_fill(dropped | (classes < 0), n_classes)[own].to(device)
+        x, noise, t = x[own].to(device), noise[own].to(device), t[own].to(device)
         with training.autocast(device, precision):
-            h, skips, temb = encode(unet, noise_schedule.add_noise(x, noise, t), t)
-            silent = torch.zeros_like(h[:n_silent])
-            h = torch.cat([h[other], h[one], h[2 * n_pairs : len(h) - n_silent], silent])
+            h, skips, temb = encode(unet, noise_schedule.add_noise(x, noise, t), t, classes)
+            h = torch.cat([h[other], h[one], h[plain], torch.zeros_like(h[silent])])
             predicted = decode(unet, h, skips, temb)
         error = (predicted.float() - noise).square().mean((1, 2, 3))
         loss = (error * min_snr_weight(noise_schedule, t, cfg.snr_gamma)).mean()
         training.set_lr(optimizer, cfg.lr * training.warmup_cosine(step, cfg.steps, cfg.warmup))
         optimizer.zero_grad()
         loss.backward()
+        processes.average_gradients(unet.parameters())
         torch.nn.utils.clip_grad_norm_(unet.parameters(), cfg.clip)
         optimizer.step()
         ema.step(unet.parameters())
-        checkpoint.after_step(step, loss.item(), "diffusion.lr")
+        losses[step] = processes.mean(loss).item()
+        checkpoint.after_step(step, losses[step].item(), "diffusion.lr")
     ema.copy_to(unet.parameters())
     return unet.cpu().eval(), losses.numpy()
 
@@ -130,6 +153,8 @@ def sample(
     g: Generator,
     precision: str,
     edit: Edit | None = None,
+    labels: Tensor | None = None,
+    guidance: float = 0.0,
 ) -> Tensor:
     """DDIM (arXiv 2010.02502), with an optional change of the features at every step.
 
@@ -142,6 +167,8 @@ def sample(
         steps: a divisor of 1000; eta: 0 is deterministic, 1 as noisy as DDPM.
         g: draws the noise that eta > 0 adds.
         edit: `(features, t) -> features`, applied between encoder and decoder half.
+        labels: classes `(B,)` for a conditional model, which is then guided without a classifier
+            (arXiv 2207.12598): `eps = (1 + guidance) * eps(class) - guidance * eps(no class)`.
 
     Returns:
         uint8 `(B, H, W, 3)`.
@@ -149,11 +176,16 @@ def sample(
     scheduler = DDIMScheduler(**NOISE, timestep_spacing="trailing", clip_sample=True)
     scheduler.set_timesteps(steps)
     x = noise
+    if labels is not None:
+        labels = torch.cat([labels, torch.full_like(labels, unet.config.num_class_embeds - 1)])
     for t in scheduler.timesteps:
         with training.autocast(noise.device, precision):
-            features = encode(unet, x, t)
+            features = encode(unet, x if labels is None else torch.cat([x, x]), t, labels)
             if edit is not None:
                 features = edit(features, t)
             eps = decode(unet, *features)
+        if labels is not None:
+            with_class, without = eps.float().chunk(2)
+            eps = with_class + guidance * (with_class - without)
         x = scheduler.step(eps.float(), t, x, eta=eta, generator=g).prev_sample
     return to_uint8(x)

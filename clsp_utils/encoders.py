@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from clsp_utils.config import Encoder as EncoderConfig
@@ -90,6 +91,23 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         z = self.projector(self.backbone(x)).float()
         return F.normalize(z, dim=1) if self.unit_norm else z
+
+
+def training_flops(cfg: EncoderConfig, size: int) -> int:
+    """Floating-point operations to train on one view of `size` x `size`: forward, and twice that back."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        Encoder(cfg).eval()(torch.zeros(1, 3, size, size))
+    return 3 * counter.get_total_flops()
+
+
+def predictor(cfg: EncoderConfig) -> nn.Module:
+    """NNCLR's head on projections: `(B, D)` to `(B, D)`, with batch norm between its two layers."""
+    return nn.Sequential(
+        nn.Linear(cfg.projection, cfg.hidden),
+        nn.BatchNorm1d(cfg.hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(cfg.hidden, cfg.projection),
+    )
 
 
 def momentum_copy(encoder: nn.Module) -> nn.Module:

@@ -23,13 +23,14 @@ def run_network(
 ) -> Tensor:
     """Runs `net` over images, uint8 `(N, H, W, 3)`, normalised by `statistics`; fp32 `(N, D)`."""
     device = training.device()
+    before = next((parameter.device for parameter in net.parameters()), device)
     net = net.to(device)
     out = []
     with training.autocast(device, precision):
         for i in range(0, len(images), batch):
             x = torch.tensor(images[i : i + batch], device=device)
             out.append(net(normalise(to_float(x), statistics)).float().cpu())
-    net.cpu()
+    net.to(before)
     return torch.cat(out)
 
 
@@ -67,16 +68,21 @@ def knn(train: Tensor, train_labels: Tensor, test: Tensor, k: int, temperature: 
     return votes.argmax(1)
 
 
-def choose_k(features: Tensor, data: Images, neighbours: tuple[int, ...]) -> int:
-    """The k of kNN that is best on a fifth of the training images, held out by group."""
+def held_out_knn(features: Tensor, data: Images, neighbours: tuple[int, ...]) -> dict[int, float]:
+    """kNN accuracy for each k on a fifth of the training images, held out by group."""
     index = np.arange(len(data))
     numbered = Images(index, data.labels, data.groups, data.class_names)
     kept, held = (torch.from_numpy(part.images) for part in split_by_group(numbered, 0.2))
     labels = torch.from_numpy(data.labels)
-    scores = {
+    return {
         k: accuracy(knn(features[kept], labels[kept], features[held], k), labels[held])
         for k in neighbours
     }
+
+
+def choose_k(features: Tensor, data: Images, neighbours: tuple[int, ...]) -> int:
+    """The k of kNN that is best on held-out training images."""
+    scores = held_out_knn(features, data, neighbours)
     return max(scores, key=scores.get)
 
 

@@ -20,6 +20,10 @@ COLORS = {
     "CLSP-SimCLR": _PALETTE[3],
     "CLSP-MoCoV2": _PALETTE[1],
     "third view": _PALETTE[7],
+    "class positives": _PALETTE[4],
+    "SupCon": _PALETTE[5],
+    "NNCLR": _PALETTE[6],
+    "All4One": _PALETTE[8],
     "content": _PALETTE[3],
     "background": _PALETTE[0],
 }
@@ -63,7 +67,7 @@ def tile(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 def bars(ax: Axes, table: pd.DataFrame, value: str, half_width: str, by: str = "method") -> None:
     """A horizontal bar a row of `table` with its interval, first row on top."""
-    colors = [COLORS.get(name, _PALETTE[4]) for name in table[by]]
+    colors = [COLORS[name] for name in table[by]]
     ax.barh(table[by], table[value], xerr=table[half_width], color=colors, capsize=2)
     if not ax.yaxis_inverted():  # a shared axis is turned once
         ax.invert_yaxis()

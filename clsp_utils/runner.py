@@ -59,7 +59,9 @@ def assign(notebooks: Sequence[Path], profile: str, parameters: dict[str, Any]) 
     """
     overrides = " ".join(shlex.quote(f"{name}={value}") for name, value in parameters.items() if "." in name)
     overrides = " ".join(filter(None, [str(parameters.get("overrides", "")), overrides]))
-    config.profile(profile, overrides)
+    if "data" in parameters:  # notebooks run in their own folder
+        parameters = parameters | {"data": str(Path(str(parameters["data"])).expanduser().absolute())}
+    config.profile(profile, overrides, parameters.get("data", ""))
     plain = {name: value for name, value in parameters.items() if "." not in name and name != "overrides"}
     known = [papermill.inspect_notebook(str(path)) for path in notebooks]
     everything = sorted(set().union(*known) - {"profile"})

@@ -18,6 +18,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from clsp_utils import processes
+
 
 class Diverged(RuntimeError):
     """The loss is not a finite number any more; the last good checkpoint is kept."""
@@ -74,12 +76,12 @@ class Checkpoint:
     Args:
         folder: where the file lives; it is made if missing.
         parts: name -> object with `state_dict` and `load_state_dict`.
-        losses: the record of the loss, one entry a step; it is saved and restored too.
+        records: name -> tensor that the loop fills, such as the loss of every step.
         every: seconds between two saves.
     """
 
-    def __init__(self, folder: Path, parts: dict[str, Any], losses: Tensor, every: float = 15.0):
-        self.path, self.parts, self.losses, self.every = folder / "checkpoint", parts, losses, every
+    def __init__(self, folder: Path, parts: dict[str, Any], records: dict[str, Tensor], every: float = 15.0):
+        self.path, self.parts, self.records, self.every = folder / "checkpoint", parts, records, every
         folder.mkdir(parents=True, exist_ok=True)
         self.last = time.monotonic()
 
@@ -97,14 +99,17 @@ class Checkpoint:
         state = _unflatten(tree, tensors)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        self.losses.copy_(state["losses"])
+        for name, record in self.records.items():
+            record.copy_(state[name])
         return state["step"]
 
     def save(self, step: int) -> None:
-        """`step` is the next step to do."""
+        """`step` is the next step to do. Of several processes the first one writes."""
+        if processes.rank() > 0:
+            return
         tensors: dict[str, Tensor] = {}
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        tree = _flatten(state | {"losses": self.losses, "step": step}, tensors)
+        tree = _flatten(state | self.records | {"step": step}, tensors)
         tensors["tree"] = torch.frombuffer(bytearray(json.dumps(tree).encode()), dtype=torch.uint8)
         blob = safetensors.torch.save(tensors)
         new = self.path.with_suffix(".new")
@@ -116,10 +121,9 @@ class Checkpoint:
         self.last = time.monotonic()
 
     def after_step(self, step: int, loss: float, advice: str) -> None:
-        """Records the loss of `step`, saves when it is time, stops a run that has diverged."""
+        """Saves when it is time; stops a run that has diverged."""
         if not math.isfinite(loss):
             raise Diverged(f"The loss is {loss} at step {step}: lower {advice}.")
-        self.losses[step] = loss
         if time.monotonic() - self.last >= self.every:
             self.save(step + 1)
 

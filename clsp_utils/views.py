@@ -25,28 +25,40 @@ def normalise(x: Tensor, statistics) -> Tensor:
     return (x - mean) / std
 
 
-def _uniform(n: int, low: float, high: float, g: Generator) -> Tensor:
-    return torch.rand(n, generator=g, device=g.device) * (high - low) + low
+class Draws:
+    """Random numbers for one process's rows of a batch: those that the whole batch draws for them."""
+
+    def __init__(self, g: Generator, rank: int = 0, world: int = 1):
+        self.g, self.rank, self.world = g, rank, world
+
+    def uniform(self, low: float, high: float, n: int, *columns: int) -> Tensor:
+        """`(n, *columns)` in [low, high)."""
+        whole = torch.rand(n * self.world, *columns, generator=self.g, device=self.g.device)
+        return whole[self.rank :: self.world] * (high - low) + low
+
+    def order(self, n: int) -> list[int]:
+        """0 to n - 1 in random order, the same for all processes."""
+        return torch.randperm(n, generator=self.g, device=self.g.device).tolist()
 
 
 def _column(x: Tensor) -> Tensor:
     return x.view(-1, 1, 1, 1)
 
 
-def crop_boxes(n: int, cfg: Views, g: Generator) -> tuple[Tensor, ...]:
+def crop_boxes(n: int, cfg: Views, draws: Draws) -> tuple[Tensor, ...]:
     """Boxes of random resized crops as (centre x, centre y, width, height), in [0, 1] of the image.
 
     As in torchvision: the area is uniform in `cfg.crop_area`, the log of the aspect ratio in
     [log 3/4, log 4/3]; of ten such draws the first that fits is taken, else the whole image.
     """
-    area = _uniform(10 * n, *cfg.crop_area, g)
-    root = _uniform(10 * n, math.log(3 / 4), math.log(4 / 3), g).exp().sqrt()
-    width, height = (area.sqrt() * root).view(n, 10), (area.sqrt() / root).view(n, 10)
+    area = draws.uniform(*cfg.crop_area, n, 10)
+    root = draws.uniform(math.log(3 / 4), math.log(4 / 3), n, 10).exp().sqrt()
+    width, height = area.sqrt() * root, area.sqrt() / root
     fits = (width <= 1) & (height <= 1)
     first, none = fits.float().argmax(1, keepdim=True), ~fits.any(1)
     width, height = (side.gather(1, first)[:, 0].masked_fill(none, 1) for side in (width, height))
-    x = width / 2 + _uniform(n, 0, 1, g) * (1 - width)
-    y = height / 2 + _uniform(n, 0, 1, g) * (1 - height)
+    x = width / 2 + draws.uniform(0, 1, n) * (1 - width)
+    y = height / 2 + draws.uniform(0, 1, n) * (1 - height)
     return x, y, width, height
 
 
@@ -82,44 +94,47 @@ def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
     return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
-def jitter(x: Tensor, cfg: Views, g: Generator) -> Tensor:
+def jitter(x: Tensor, cfg: Views, draws: Draws) -> Tensor:
     """Brightness, contrast, saturation and hue, each image with its own factors, with `p_jitter`.
 
     As in torchvision, except that the order of the four is drawn once a batch, not once an image.
     """
     n = len(x)
-    keep = _uniform(n, 0, 1, g) >= cfg.p_jitter
+    keep = draws.uniform(0, 1, n) >= cfg.p_jitter
     strengths = (cfg.brightness, cfg.contrast, cfg.saturation)
     factors = [
-        _column(_uniform(n, max(0.0, 1 - s), 1 + s, g).masked_fill(keep, 1.0)) for s in strengths
+        _column(draws.uniform(max(0.0, 1 - s), 1 + s, n).masked_fill(keep, 1.0)) for s in strengths
     ]
-    turn = _uniform(n, -cfg.hue, cfg.hue, g).masked_fill(keep, 0.0)
+    turn = draws.uniform(-cfg.hue, cfg.hue, n).masked_fill(keep, 0.0)
     changes = (
         lambda y: (y * factors[0]).clamp(0, 1),
         lambda y: torch.lerp(grey(y).mean((1, 2, 3), keepdim=True), y, factors[1]).clamp(0, 1),
         lambda y: torch.lerp(grey(y), y, factors[2]).clamp(0, 1),
         lambda y: shift_hue(y, turn),
     )
-    for i in torch.randperm(4, generator=g, device=g.device).tolist():
+    for i in draws.order(4):
         x = changes[i](x)
     return x
 
 
-def augment(images: Tensor, cfg: Views, statistics, g: Generator) -> Tensor:
+def augment(
+    images: Tensor, cfg: Views, statistics, g: Generator, rank: int = 0, world: int = 1
+) -> Tensor:
     """One random view of each image.
 
     Args:
         images: uint8 `(B, H, W, 3)` on the generator's device.
         statistics: mean and standard deviation of the data set, in [0, 1].
+        rank, world: the images are every `world`-th of a batch, from `rank` on.
 
     Returns:
         float32 `(B, 3, H, W)`, normalised by `statistics`.
     """
-    n = len(images)
-    flipped = _uniform(n, 0, 1, g) < cfg.p_flip
-    x = crop_and_flip(to_float(images), crop_boxes(n, cfg, g), flipped)
-    x = jitter(x, cfg, g)
-    x = torch.where(_column(_uniform(n, 0, 1, g) < cfg.p_grey), grey(x), x)
-    solarized = _column(_uniform(n, 0, 1, g) < cfg.p_solarize)
+    n, draws = len(images), Draws(g, rank, world)
+    flipped = draws.uniform(0, 1, n) < cfg.p_flip
+    x = crop_and_flip(to_float(images), crop_boxes(n, cfg, draws), flipped)
+    x = jitter(x, cfg, draws)
+    x = torch.where(_column(draws.uniform(0, 1, n) < cfg.p_grey), grey(x), x)
+    solarized = _column(draws.uniform(0, 1, n) < cfg.p_solarize)
     x = torch.where(solarized & (x >= 0.5), 1 - x, x)
     return normalise(x, statistics)

@@ -16,6 +16,8 @@ from multiprocessing.connection import wait
 import torch
 from tqdm import tqdm
 
+from clsp_utils import processes
+
 MOST = 8  # workers, each with half a GB of libraries
 
 
@@ -31,8 +33,9 @@ def one_thread() -> Iterator[None]:
 
 
 def count(n_jobs: int) -> int:
-    """How many of `n_jobs` can run side by side; 1 where a GPU does the work."""
-    return 1 if torch.cuda.is_available() else max(1, min(n_jobs, torch.get_num_threads(), MOST))
+    """How many of `n_jobs` can run side by side; 1 where a GPU or a launcher's processes do the work."""
+    alone = torch.cuda.is_available() or processes.world() > 1
+    return 1 if alone else max(1, min(n_jobs, torch.get_num_threads(), MOST))
 
 
 def side_by_side(function: Callable, jobs: Sequence[tuple], name: str) -> None:

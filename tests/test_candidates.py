@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from clsp_utils import candidates, diffusion, training
-from clsp_utils.candidates import fill_bank, interpolate, open_bank
-from clsp_utils.config import Candidates, UNet
+from clsp_utils.candidates import class_samples, fill_bank, interpolate, open_bank
+from clsp_utils.config import UNet
 
 ANCHORS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
 STEPS = 4
@@ -28,8 +28,8 @@ def calls(monkeypatch):
     """What goes through the two halves: `calls["anchor" | "noise" | "decode"]`, an entry a step."""
     seen = {"anchor": [], "noise": [], "decode": []}
     for module, branch in ((candidates, "anchor"), (diffusion, "noise")):
-        def spy(net, x, t, original=module.encode, branch=branch):
-            features = original(net, x, t)
+        def spy(net, x, t, labels=None, original=module.encode, branch=branch):
+            features = original(net, x, t, labels)
             seen[branch].append((x.clone(), int(t), features))
             return features
 
@@ -110,14 +110,15 @@ def test_seed_decides_alone(unet):
 
 # Bank -------------------------------------------------------------------------------------------
 
-CFG = Candidates(k=2, steps=STEPS, mix_weight=0.1, eta=0.5, batch=2)  # 5 anchors: batches of 2, 2, 1
+BATCH = 2  # 5 anchors: batches of 2, 2, 1
 
 
-def bank_in(folder, unet, cfg=CFG, worlds=((0, 1),)):
+def bank_in(folder, unet, worlds=((0, 1),)):
     folder.mkdir(exist_ok=True)
-    open_bank(folder, len(ANCHORS), cfg, ANCHORS.shape[1:])
+    open_bank(folder, len(ANCHORS), 2, BATCH, ANCHORS.shape[1:])
     for rank, world in worlds:
-        fill_bank(folder, unet, ANCHORS, cfg, 0, "fp32", rank, world)
+        fill_bank(folder, lambda rows, seed: candidates.interpolate(
+            unet, ANCHORS[rows], 0.1, 2, STEPS, 0.5, seed, "fp32"), BATCH, 0, rank, world)
     return np.load(folder / "bank.npy", mmap_mode="r")
 
 
@@ -174,3 +175,37 @@ def test_a_bank_does_not_depend_on_how_many_fill_it(unet, tmp_path, monkeypatch)
     # The third of three fills its part, is cut off from the others, and one goes on alone.
     assert np.array_equal(bank_in(tmp_path / "more", unet, worlds=((2, 3), (1, 3), (0, 1))), unbroken)
     assert sizes == [1, 2, 2]  # nothing twice
+
+
+# Class positives --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def conditional():
+    torch.manual_seed(0)
+    unet = diffusion.build_unet(UNet(channels=(8, 16), groups=4), 8, n_classes=3).eval()
+    torch.nn.init.normal_(unet.class_embedding.weight, std=3)  # classes that differ
+    return unet
+
+
+def test_guidance_against_its_equation(conditional):
+    labels, g = torch.tensor([0, 2]), training.generator(0)
+    noise = torch.randn(2, 3, 8, 8, generator=g)
+    found = diffusion.sample(conditional, noise, 2, 0.0, g, "fp32", labels=labels, guidance=1.5)
+    x, nobody = noise, torch.tensor([3, 3])
+    with torch.no_grad():
+        for t, before in ((999, 499), (499, None)):
+            with_class, without = (conditional(x, t, class_labels=c).sample for c in (labels, nobody))
+            eps = with_class + 1.5 * (with_class - without)
+            a, a_before = ALPHA_BAR[t], ALPHA_BAR[before] if before else torch.tensor(1.0)
+            x0 = ((x - (1 - a).sqrt() * eps) / a.sqrt()).clamp(-1, 1)
+            x = a_before.sqrt() * x0 + (1 - a_before).sqrt() * eps
+    assert (found.int() - diffusion.to_uint8(x).int()).abs().max() <= 1  # rounding
+
+
+def test_class_samples_depend_on_the_label_alone(conditional):
+    make = lambda labels: class_samples(conditional, np.array(labels), 2, STEPS, 0.5, 1.0, 7, "fp32")  # noqa: E731
+    first, other = make([0, 1, 2]), make([0, 2, 2])
+    assert first.shape == (3, 2, 8, 8, 3) and first.dtype == np.uint8
+    assert (first != other).any((1, 2, 3, 4)).tolist() == [False, True, False]
+    assert not np.array_equal(first[0, 0], first[0, 1])

@@ -9,8 +9,8 @@ import torch
 
 from clsp_utils import companion, config, diffusion, training, workers
 from clsp_utils.artifacts import Store
-from clsp_utils.companion import COMPARED, Companion, reported_results
-from clsp_utils.pretrain import METHODS
+from clsp_utils.companion import Companion, beside_the_paper, reported_results
+from clsp_utils.methods import METHODS
 
 # The same precision on every machine; and the least work that has all steps.
 FP32 = "precision=fp32"
@@ -47,6 +47,7 @@ def test_profiles_share_no_key(home):
 
 # The default changed to something else, whatever it is: profiles may be tuned.
 SMOKE = config.PROFILES["smoke"]
+COMPARED = SMOKE.study.methods
 
 
 @pytest.mark.parametrize(
@@ -129,8 +130,8 @@ def test_comparison_and_sweep_have_a_row_a_run(home):
         (method, seed) for method in COMPARED for seed in range(c.cfg.study.seeds)
     )
     assert table[["linear", "knn"]].stack().between(0, 1).all() and (table["seconds"] > 0).all()
-    sweep = c.sweep((0.0, 1.0))
-    assert sweep["w"].tolist() == [w for w in (0.0, 1.0) for _ in range(c.cfg.study.sweep_seeds)]
+    sweep = c.sweep("mix_weight", (0.0, 1.0))
+    assert sweep["mix_weight"].tolist() == [w for w in (0.0, 1.0) for _ in range(c.cfg.study.sweep_seeds)]
     assert sweep["agreement"].between(0, 1).all()
 
 
@@ -219,9 +220,24 @@ def test_agreement_is_the_share_of_right_classes(home, monkeypatch):
     assert c.agreement(c.test.images[:4], np.array([1, 2, 0, 0])) == 0.5
 
 
-def test_reported_results_have_the_four_methods():
+def test_reported_results_are_percent_and_of_known_methods():
     table = reported_results()
     assert list(table.columns) == ["source", "dataset", "method", "backbone", "top1"]
-    assert set(table["method"]) == {"SimCLR", "MoCoV2", "CLSP-SimCLR", "CLSP-MoCoV2"}
-    assert table["top1"].between(0, 100).all() and table["top1"].gt(1).all()  # percent
+    assert set(table["method"]) <= set(METHODS) and {"SimCLR", "CLSP-SimCLR", "NNCLR"} < set(table["method"])
+    assert table["top1"].between(0, 100).all() and table["top1"].gt(1).all()
     assert not table.duplicated(["source", "dataset", "method", "backbone"]).any()
+
+
+def test_the_table_beside_the_paper_names_the_command_until_there_is_a_result(home):
+    table = beside_the_paper()
+    row = table.loc["CIFAR10", "CLSP-SimCLR"]
+    assert row["poster"] == 94.37 and row["ours"] == "" and "data.name=cifar10" in row["command"]
+    # ResNet-18 on 32 pixels: 0.56 G multiply-adds, a published number.
+    expected = 50_000 * 1000 * 3 * 3 * 2 * 0.56e9 / 1e14 / 3600
+    assert float(row["gpu_hours_a_run"]) == pytest.approx(expected, rel=0.05)
+    folder = home / "build" / "paper" / "cifar10" / "figures"
+    folder.mkdir(parents=True)
+    (folder / "06_evaluate.csv").write_text("method,seeds,linear,linear_half_width\nCLSP-SimCLR,3,0.94,0.002\n")
+    table = beside_the_paper()
+    assert table.loc["CIFAR10", "CLSP-SimCLR"]["ours"] == "94.00 ± 0.20 (3 seeds)"
+    assert table.loc["CIFAR10", "CLSP-SimCLR"]["command"] == "" and table.loc["CIFAR10", "SimCLR"]["command"]

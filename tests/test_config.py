@@ -80,8 +80,8 @@ def test_bad_override_is_refused_by_value(override):
 
 
 def test_unknown_profile_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="'gpu'.*laptop, smoke"):
-        profile("gpu")
+    with pytest.raises(ConfigError, match="'huge'.*gpu, laptop, paper, smoke"):
+        profile("huge")
 
 
 @pytest.mark.parametrize("override, field, value", [
@@ -137,3 +137,16 @@ def test_conda_and_pip_ask_for_the_same():
 
     assert pinned(conda) == pinned(pip) | {"python": project["requires-python"]}
     assert all(pinned(pip).values()), "every requirement has a version"
+
+
+def test_large_profiles_have_the_reported_settings():
+    paper = PROFILES["paper"]
+    assert paper.diffusion.unet.channels == (128, 256, 256, 256) and paper.diffusion.unet.attention == (16,)
+    assert (paper.candidates.mix_weight, paper.candidates.k, paper.candidates.steps, paper.candidates.eta) == (0.1, 8, 100, 0.1)
+    assert (paper.simclr.batch, paper.simclr.lr, paper.simclr.epochs, paper.simclr.clsp_weight) == (1024, 0.5, 1000, 1.0)
+    assert (paper.moco.batch, paper.moco.lr, paper.moco.queue, paper.moco.clsp_weight) == (512, 0.3, 32768, 0.5)
+    assert (paper.simclr.encoder.hidden, paper.simclr.encoder.projection, paper.simclr.temperature) == (4096, 256, 0.2)
+    # What the laptop needs and the paper does not have.
+    assert paper.diffusion.second_noise == paper.diffusion.silent_middle == paper.diffusion.snr_gamma == 0
+    assert paper.simclr.clsp_ramp == paper.moco.clsp_ramp == 0
+    assert PROFILES["gpu"].diffusion.source == "google/ddpm-cifar10-32"

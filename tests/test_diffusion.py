@@ -97,7 +97,7 @@ def test_pairs_of_one_image_under_two_noises_exchange_their_middles(tmp_path, mo
         monkeypatch.setattr(diffusion, name, spy(name, function))
     cfg = dataclasses.replace(CFG, steps=1, batch=32, second_noise=0.75, silent_middle=0.25)
     diffusion.train(cfg, IMAGES, 0, tmp_path, "fp32")
-    (_, x, t), features = seen["encode"]
+    (_, x, t, _), features = seen["encode"]
     (_, h, *_), _ = seen["decode"]
     assert torch.equal(t[:12], t[12:24])
     # The image cancels; what is left is the difference of two draws of noise.

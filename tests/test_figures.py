@@ -10,7 +10,7 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 
 from clsp_utils import figures  # noqa: E402
-from clsp_utils.companion import COMPARED  # noqa: E402
+from clsp_utils.config import LAPTOP  # noqa: E402
 
 TABLE = pd.DataFrame({"method": ["SimCLR", "CLSP-SimCLR"], "knn": [0.5, 2 / 3], "half": [0.01, 0.02]})
 
@@ -91,5 +91,5 @@ def test_image_grid_of_one_image():
 
 
 def test_every_compared_method_has_a_colour_of_its_own():
-    colors = [figures.COLORS[method] for method in COMPARED]
-    assert len(set(colors)) == len(COMPARED)
+    colors = [figures.COLORS[method] for method in LAPTOP.study.methods]
+    assert len(set(colors)) == len(LAPTOP.study.methods)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clsp_utils.losses import clsp_term, info_nce, nt_xent
+from clsp_utils.losses import clsp_term, info_nce, nearest, neighbour_nce, nt_xent, redundancy, sup_con
 
 
 def unit(*shape, seed=0):
@@ -118,3 +118,52 @@ def test_loss_is_fp32_from_bf16_and_needs_no_gradient(name):
     loss = LOSSES[name](z)
     assert loss.dtype == torch.float32 and loss.shape == () and not loss.requires_grad
     torch.testing.assert_close(loss, LOSSES[name](z.float()))
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0])
+def test_sup_con_against_a_loop(temperature):
+    z, labels = unit(9, 5), torch.tensor([0, 1, 2, 0, 1, 2, 0, 0, 1])
+    total = 0.0
+    for i in range(9):
+        others = sum(math.exp(dot(z[i], z[j]) / temperature) for j in range(9) if j != i)
+        positives = [j for j in range(9) if j != i and labels[j] == labels[i]]
+        total -= sum(math.log(math.exp(dot(z[i], z[p]) / temperature) / others) for p in positives) / len(positives) / 9
+    assert sup_con(z, labels, temperature).item() == pytest.approx(total, rel=1e-5)
+
+
+def test_sup_con_of_classes_of_one_image_is_nt_xent():
+    z1, z2 = unit(6, 4), unit(6, 4, seed=1)
+    labels = torch.arange(6)
+    torch.testing.assert_close(sup_con(torch.cat([z1, z2]), torch.cat([labels, labels]), 0.3), nt_xent(z1, z2, 0.3))
+
+
+def test_sup_con_has_a_gradient_without_nan():
+    z = unit(6, 4).float().requires_grad_()
+    sup_con(z, torch.tensor([0, 0, 1, 1, 2, 2]), 0.1).backward()
+    assert z.grad.isfinite().all() and z.grad.abs().sum() > 0
+
+
+def test_nearest_are_the_rows_of_the_queue_with_the_largest_cosine():
+    z, queue = unit(4, 6).float(), unit(20, 6, seed=1).float()
+    found = nearest(z, queue, 3)
+    assert found.shape == (4, 3, 6)
+    for own, rows in zip(z, found):
+        expected = sorted(queue, key=lambda row: -dot(row, own))[:3]
+        assert torch.equal(rows, torch.stack(expected))
+
+
+def test_neighbour_nce_against_a_loop():
+    n, p = unit(5, 7), unit(5, 7, seed=1)
+    total = 0.0
+    for i in range(5):
+        total -= math.log(math.exp(dot(n[i], p[i]) / 0.2) / sum(math.exp(dot(n[i], p[j]) / 0.2) for j in range(5))) / 5
+    assert neighbour_nce(n, p, 0.2).item() == pytest.approx(total, rel=1e-5)
+
+
+def test_redundancy_against_a_loop_and_its_least_value():
+    a, b = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)), torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
+    c = torch.corrcoef(torch.cat([a.T, b.T]))[:3, 3:]
+    expected = sum(((1 - c[i, j]) ** 2 if i == j else 5e-3 * c[i, j] ** 2) for i in range(3) for j in range(3)) / 3
+    assert redundancy(a, b).item() == pytest.approx(float(expected), rel=1e-4)
+    white = torch.linalg.qr(a - a.mean(0)).Q  # uncorrelated columns
+    assert redundancy(white, 3 * white + 1).item() == pytest.approx(0, abs=1e-6)

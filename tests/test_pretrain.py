@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clsp_utils import data, pretrain, training
+from clsp_utils import data, methods, pretrain, training
 from clsp_utils.config import Data, Encoder, Pretrain, Views
-from clsp_utils.pretrain import METHODS, MoCoV2, build, draw_candidates
+from clsp_utils.methods import METHODS, MoCoV2, build
+from clsp_utils.pretrain import draw_candidates
 
 CFG = Pretrain(
     encoder=Encoder(layers=(1,), width=8, stem_stride=2, hidden=32, projection=16),
     epochs=4, batch=32, queue=48, lr=0.05, warmup=1.0,
 )
-SYNTHETIC = [name for name, recipe in METHODS.items() if recipe.third == "synthetic"]
+SYNTHETIC = [name for name, recipe in METHODS.items() if recipe.needs_bank]
 
 
 def settings(method, **changes):
@@ -72,7 +73,7 @@ def test_a_batch_larger_than_the_data_is_the_data(train):
 
 # Steps 3 and 4 lie on both sides of the border between two epochs.
 @pytest.mark.parametrize("saved", [3, 4])
-@pytest.mark.parametrize("method", ["SimCLR", "CLSP-MoCoV2", "supervised"])
+@pytest.mark.parametrize("method", ["SimCLR", "CLSP-MoCoV2", "All4One", "supervised"])
 def test_resumed_equals_uninterrupted_bit_for_bit(train, tmp_path, monkeypatch, killed, method, saved):
     cfg = settings(method, clsp_ramp=0.5)
     unbroken, losses = train(cfg)
@@ -194,7 +195,7 @@ def test_draw_candidates_picks_from_the_anchors_own_row():
 def test_weight_of_the_third_view_rises_over_the_ramp(train, monkeypatch, method, ramp, expected):
     # With a base loss of nothing and a term of one, the loss is the weight.
     for name in ("nt_xent", "info_nce"):
-        monkeypatch.setattr(pretrain, name, lambda z, *rest: 0 * z.sum())
+        monkeypatch.setattr(methods, name, lambda z, *rest: 0 * z.sum())
     monkeypatch.setattr(pretrain, "clsp_term", lambda z, z3: 1 + 0 * z.sum())
     _, losses = train(settings(method, clsp_weight=2.0, clsp_ramp=ramp))
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
@@ -202,12 +203,12 @@ def test_weight_of_the_third_view_rises_over_the_ramp(train, monkeypatch, method
 
 def test_the_extra_term_pulls_the_second_view_to_the_third(train, monkeypatch):
     seen = []
-    for name in ("nt_xent", "clsp_term"):
-        def spy(a, b, *rest, original=getattr(pretrain, name)):
+    for module, name in ((methods, "nt_xent"), (pretrain, "clsp_term")):
+        def spy(a, b, *rest, original=getattr(module, name)):
             seen.append((a, b))
             return original(a, b, *rest)
 
-        monkeypatch.setattr(pretrain, name, spy)
+        monkeypatch.setattr(module, name, spy)
     train(settings("CLSP-SimCLR", epochs=1))
     (view1, view2), (anchor, positive) = seen[:2]
     assert torch.equal(anchor, view2)
@@ -235,7 +236,7 @@ def moco():
 def test_moco_loss_against_a_slow_loop(moco):
     loss, z = moco_step(moco)
     total = 0.0
-    for queries, keys, queue in ((z[0], moco.keys[1], moco.queues[1]), (z[1], moco.keys[0], moco.queues[0])):
+    for queries, keys, queue in ((z[0], moco.keys[1], moco.queue.rows[1]), (z[1], moco.keys[0], moco.queue.rows[0])):
         for q, k in zip(queries, keys):
             logits = torch.stack([q @ k, *(q @ old for old in queue)]) / CFG.temperature
             total += -F.log_softmax(logits, 0)[0]
@@ -243,7 +244,7 @@ def test_moco_loss_against_a_slow_loop(moco):
 
 
 def test_queue_takes_keys_in_order_and_wraps_round(moco):
-    expected = moco.queues.clone()
+    expected = moco.queue.rows.clone()
     for step in range(4):  # 64 keys into 40 places
         moco_step(moco, seed=10 * step)
         keys = [k.clone() for k in moco.keys]
@@ -251,14 +252,14 @@ def test_queue_takes_keys_in_order_and_wraps_round(moco):
         for view in (0, 1):
             for i in range(16):
                 expected[view, (16 * step + i) % 40] = keys[view][i]
-        assert torch.equal(moco.queues, expected)
-    torch.testing.assert_close(moco.queues.norm(dim=2), torch.ones(2, 40))
+        assert torch.equal(moco.queue.rows, expected)
+    torch.testing.assert_close(moco.queue.rows.norm(dim=2), torch.ones(2, 40))
 
 
 def test_keys_carry_no_gradient(moco):
     loss, _ = moco_step(moco)
     loss.backward()
-    assert not any(k.requires_grad for k in moco.keys) and not moco.queues.requires_grad
+    assert not any(k.requires_grad for k in moco.keys) and not moco.queue.rows.requires_grad
     assert all(p.grad is None for p in moco.twin.parameters())
     assert all(p.grad is not None for p in moco.encoder.parameters())
 
@@ -272,3 +273,62 @@ def test_twin_follows_by_a_momentum_that_rises_by_a_cosine(moco, progress):
     moco.after_step(progress)
     for p, old, new in zip(moco.twin.parameters(), before, moco.encoder.parameters(), strict=True):
         torch.testing.assert_close(p, momentum * old + (1 - momentum) * new.detach())
+
+
+# Neighbours -------------------------------------------------------------------------------------
+
+
+def test_nnclr_loss_against_a_slow_loop():
+    method = build(settings("NNCLR", queue=40), 10).train()
+    z = [F.normalize(torch.randn(8, 16, generator=torch.Generator().manual_seed(i)), dim=1) for i in (0, 1)]
+    loss = method.loss(z, z, torch.zeros(8))
+    total = 0.0
+    for mine, other in ((0, 1), (1, 0)):
+        p = F.normalize(method.predictor(z[mine]), dim=1)
+        for i in range(8):
+            best = max(method.queue.rows[0], key=lambda row: float(row @ z[other][i]))
+            logits = torch.stack([best @ p[j] / CFG.temperature for j in range(8)])
+            total += -F.log_softmax(logits, 0)[i] / 16
+    torch.testing.assert_close(loss, total)
+
+
+def test_the_queue_of_nnclr_takes_the_first_views_embeddings():
+    method = build(settings("NNCLR", queue=40), 10).train()
+    z = [F.normalize(torch.randn(8, 16, generator=torch.Generator().manual_seed(i)), dim=1) for i in (0, 1)]
+    before = method.queue.rows.clone()
+    method.loss(z, z, torch.zeros(8))
+    method.after_step(0.5)
+    assert torch.equal(method.queue.rows[0, :8], z[0]) and torch.equal(method.queue.rows[0, 8:], before[0, 8:])
+
+
+def test_all4one_trains_all_its_networks():
+    method = build(settings("All4One", queue=40), 10).train()
+    views = [torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in (0, 1)]
+    z = list(method.encoder(torch.cat(views)).chunk(2))
+    method.loss(z, views, torch.zeros(8)).backward()
+    for name in ("encoder", "predictor", "attention"):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in getattr(method, name).parameters()), name
+    assert not method.queue.rows.requires_grad
+
+
+def test_the_log_has_a_row_an_epoch_and_scores_where_they_were_asked_for(split, tmp_path):
+    scores = iter([0.25, 0.5])
+    cfg = settings("SimCLR", watch_every=2)
+    _, losses = pretrain.pretrain(
+        cfg, split.images, split.labels, split.statistics, tmp_path, "fp32", watch=lambda backbone: next(scores)
+    )
+    log = [line.split(",") for line in (tmp_path / "log.csv").read_text().split()]
+    assert log[0] == ["epoch", "loss", "lr", "knn"]
+    assert [row[0] for row in log[1:]] == ["1", "2", "3", "4"]
+    assert [row[3] for row in log[1:]] == ["", "0.2500", "", "0.5000"]
+    np.testing.assert_allclose([float(row[1]) for row in log[1:]], losses.reshape(4, 2).mean(1), atol=1e-5)
+    assert float(log[1][2]) == pytest.approx(cfg.lr * training.warmup_cosine(1, 8, 2), abs=1e-6)
+
+
+def test_watching_does_not_change_the_result(train, split, tmp_path):
+    encoder, losses = train(settings("CLSP-MoCoV2"))
+    bank = np.stack([split.images - split.images // 10, split.images - split.images // 5], 1)
+    watch = lambda backbone: backbone(torch.zeros(2, 3, 16, 16)).sum().item()  # noqa: E731
+    cfg = settings("CLSP-MoCoV2", watch_every=1)
+    watched = pretrain.pretrain(cfg, split.images, split.labels, split.statistics, tmp_path, "fp32", bank, watch)
+    assert np.array_equal(losses, watched[1]) and same(encoder, watched[0])

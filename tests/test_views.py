@@ -98,7 +98,7 @@ def test_every_image_has_its_own_box_and_flip():
 @pytest.mark.parametrize("crop_area", [(0.25, 0.7), (0.25, 1.0), (0.08, 1.0)])
 def test_boxes_are_distributed_as_torchvision_draws_them(crop_area):
     n, size = 8000, 32
-    x, y, width, height = views.crop_boxes(n, Views(crop_area=crop_area), generator())
+    x, y, width, height = views.crop_boxes(n, Views(crop_area=crop_area), views.Draws(generator()))
     torch.manual_seed(0)  # torchvision draws from the global generator
     image = torch.zeros(3, size, size)
     theirs = [RandomResizedCrop.get_params(image, list(crop_area), [3 / 4, 4 / 3]) for _ in range(n)]
@@ -119,7 +119,7 @@ def test_boxes_are_distributed_as_torchvision_draws_them(crop_area):
 
 @pytest.mark.parametrize("crop_area", [(0.25, 1.0), (0.05, 0.06), (1.0, 1.0)])
 def test_boxes_lie_in_the_image(crop_area):
-    x, y, width, height = views.crop_boxes(2000, Views(crop_area=crop_area), generator())
+    x, y, width, height = views.crop_boxes(2000, Views(crop_area=crop_area), views.Draws(generator()))
     for centre, extent in ((x, width), (y, height)):
         assert (centre - extent / 2).min() >= -1e-6 and (centre + extent / 2).max() <= 1 + 1e-6
     assert (width * height).max() <= crop_area[1] + 1e-6
@@ -132,7 +132,7 @@ CHANGES = {"brightness": tv.adjust_brightness, "contrast": tv.adjust_contrast, "
 def test_jitter_as_torchvision_with_the_factor_it_drew(name):
     n, strength = 1500, 0.8
     x = noise(n, 3, 4, 4, low=0.3, high=0.55)  # so dim that nothing is clamped
-    found = views.jitter(x, only(**{name: strength}, p_jitter=1), generator())
+    found = views.jitter(x, only(**{name: strength}, p_jitter=1), views.Draws(generator()))
     # Each of the three moves a pixel away from (or towards) an anchor: anchor + factor (x - anchor).
     grey = views.grey(x)
     anchor = {"brightness": 0 * grey, "contrast": grey.mean((1, 2, 3), keepdim=True), "saturation": grey}[name]
@@ -149,7 +149,7 @@ def test_jitter_as_torchvision_with_the_factor_it_drew(name):
 def test_jitter_turns_hues_evenly_up_to_its_strength():
     n = 1500
     x = torch.tensor(colorsys.hsv_to_rgb(0.5, 0.6, 0.7)).view(1, 3, 1, 1).expand(n, 3, 1, 1)
-    found = views.jitter(x, only(hue=0.4, p_jitter=1), generator()).flatten(1)
+    found = views.jitter(x, only(hue=0.4, p_jitter=1), views.Draws(generator())).flatten(1)
     hsv = torch.tensor([colorsys.rgb_to_hsv(*pixel) for pixel in found.tolist()])
     torch.testing.assert_close(hsv[:, 1:], torch.tensor([0.6, 0.7]).expand(n, 2), atol=1e-4, rtol=0)
     share = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
@@ -159,13 +159,13 @@ def test_jitter_turns_hues_evenly_up_to_its_strength():
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
 def test_jitter_leaves_its_share_of_images_alone(p):
     x = noise(2000, 3, 2, 2)
-    found = views.jitter(x, Views(p_jitter=p), generator())
+    found = views.jitter(x, Views(p_jitter=p), views.Draws(generator()))
     changed = ((found - x).abs().amax((1, 2, 3)) > 1e-3).float().mean().item()
     assert changed == pytest.approx(p, abs=0.03)
 
 
 def test_jitter_stays_in_range():
-    found = views.jitter(noise(500, 3, 3, 3), Views(p_jitter=1), generator())
+    found = views.jitter(noise(500, 3, 3, 3), Views(p_jitter=1), views.Draws(generator()))
     assert found.min() >= 0 and found.max() <= 1
 
 
