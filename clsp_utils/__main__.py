@@ -5,8 +5,7 @@ import sys
 
 from clsp_utils import runner
 from clsp_utils.artifacts import Store, StoreError
-from clsp_utils.companion import home
-from clsp_utils.config import ConfigError
+from clsp_utils.config import ConfigError, home
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,18 +23,12 @@ from tqdm import tqdm
 from clsp_utils import config, data, diffusion, evaluate, training
 from clsp_utils.artifacts import Artifact, Store
 from clsp_utils.candidates import interpolate, write_bank
+from clsp_utils.config import home
 from clsp_utils.encoders import Encoder
 from clsp_utils.pretrain import METHODS, build, pretrain
 
 MOST_WORKERS = 8  # runs side by side, each with half a GB of libraries
 COMPARED = ("SimCLR", "third view", "CLSP-SimCLR", "MoCoV2", "CLSP-MoCoV2")
-
-
-def home(*parts: str) -> Path:
-    """The project's folder, or a path below it; the variable CLSP_HOME names another one."""
-    default = Path(__file__).resolve().parents[1]
-    base = default if parts[:1] in ((), ("notebooks",)) else Path(os.environ.get("CLSP_HOME", default))
-    return base.joinpath(*parts)
 
 
 def reported_results() -> pd.DataFrame:
@@ -102,8 +96,12 @@ class Companion:
         order = np.random.default_rng(0).permutation(len(self.test))
         return self.test[order[: self.cfg.study.samples]]
 
+    @cached_property
+    def _fingerprint(self) -> dict:
+        return data.fingerprint(self.cfg.data, lambda: self._splits)
+
     def _key_of_data(self) -> str:
-        return Store.key("data", config.as_dict(self.cfg.data))
+        return Store.key("data", self._fingerprint)
 
     def _settings(self, settings, **more) -> dict:
         return config.as_dict(settings) | {"precision": self.precision} | more

@@ -6,8 +6,10 @@ single fields replaced; pydantic checks names, types and ranges at once, before 
 
 import ast
 import dataclasses
+import os
 import re
 import shlex
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -16,6 +18,13 @@ from pydantic.dataclasses import dataclass
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names the value and what is allowed."""
+
+
+def home(*parts: str) -> Path:
+    """The project's folder, or a path below it; the variable CLSP_HOME names another one."""
+    default = Path(__file__).resolve().parents[1]
+    base = default if parts[:1] in ((), ("notebooks",)) else Path(os.environ.get("CLSP_HOME", default))
+    return base.joinpath(*parts)
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -36,9 +45,13 @@ settings = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_na
 class Data:
     """Which images (see `data.load`)."""
 
-    name: Literal["digits"] = "digits"
+    name: Literal["digits", "cifar10", "cifar100", "stl10", "imagenet100", "folder"] = "digits"
+    # Where the images lie; a relative path starts in the project's folder. Empty for the CIFARs and
+    # STL-10: in the project's data/, and if they are not there, download them.
+    path: str = ""
+    wnids: str = ""  # text file with the 100 classes of ImageNet-100, one wnid a line
     size: Annotated[int, Field(ge=8, le=512)] = 16  # pixels a side
-    draws: Count = 3  # pictures of each training digit, each on its own background
+    draws: Count = 3  # pictures of each training digit, each on its own background; digits only
     limit: Annotated[int, Field(ge=0)] = 0  # use only so many images of each split; 0 = all
     # "validation" holds a fifth of the training strokes out and never touches the test split:
     # every choice of a setting was made there.
@@ -48,6 +61,18 @@ class Data:
     def _enough_to_split(self) -> Self:
         if 0 < self.limit < 200:
             raise ValueError(f"limit={self.limit} must be 0 (all images) or at least 200")
+        return self
+
+    @model_validator(mode="after")
+    def _paths_fit_the_name(self) -> Self:
+        if self.name == "digits" and self.path:
+            raise ValueError(f"path={self.path!r} is of no use to name='digits', which scikit-learn brings along")
+        if self.name in ("imagenet100", "folder") and not self.path:
+            raise ValueError(f"path='' must name the folder of images when name={self.name!r}")
+        if (self.name == "imagenet100") != bool(self.wnids):
+            raise ValueError(
+                f"wnids={self.wnids!r} must name the list of 100 classes when name='imagenet100', and be empty otherwise"
+            )
         return self
 
 

@@ -70,6 +70,17 @@ def test_a_setting_changes_the_keys_of_what_it_shapes_and_no_other(home, overrid
     assert changed(keys(), keys(overrides=override)) == expected
 
 
+def test_other_data_have_their_own_keys_by_content(home, tmp_path):
+    def key(name, value):
+        images = np.full((200, 16, 16, 3), value, np.uint8)
+        labels = np.arange(200) % 10
+        np.savez(tmp_path / name, train_x=images, train_y=labels, test_x=images, test_y=labels)
+        return keys(overrides=f"data.name=cifar10 data.path={tmp_path / name}")
+
+    first, moved, changed_file = key("a.npz", 1), key("b.npz", 1), key("a.npz", 2)
+    assert first == moved and not set(first.values()) & set(changed_file.values()) | set(keys().values()) & set(first.values())
+
+
 def test_the_seed_and_the_precision_change_all_but_the_data(home):
     everything = set(keys()) - {"data"}
     assert changed(keys(), keys(seed=1)) == everything
