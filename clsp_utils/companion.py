@@ -130,8 +130,12 @@ class Companion:
         order = np.random.default_rng(0).permutation(len(self.test))
         return self.test[order[: self.cfg.study.samples]]
 
+    @cached_property
+    def _fingerprint(self) -> dict:
+        return data.fingerprint(self.cfg.data, lambda: self._splits)
+
     def _key_of_data(self) -> str:
-        return Store.key("data", config.as_dict(self.cfg.data))
+        return Store.key("data", self._fingerprint)
 
     def _settings(self, settings, **more) -> dict:
         return config.as_dict(settings) | {"precision": self.precision} | more

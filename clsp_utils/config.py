@@ -48,9 +48,13 @@ settings = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_na
 class Data:
     """Which images (see `data.load`)."""
 
-    name: Literal["digits"] = "digits"
+    name: Literal["digits", "cifar10", "cifar100", "stl10", "imagenet100", "folder"] = "digits"
+    # Where the images lie; a relative path starts in the project's folder. Empty for the CIFARs and
+    # STL-10: in the project's data/, and if they are not there, download them.
+    path: str = ""
+    wnids: str = ""  # text file with the 100 classes of ImageNet-100, one wnid a line
     size: Annotated[int, Field(ge=8, le=512)] = 16  # pixels a side
-    draws: Count = 3  # pictures of each training digit, each on its own background
+    draws: Count = 3  # pictures of each training digit, each on its own background; digits only
     limit: Annotated[int, Field(ge=0)] = 0  # use only so many images of each split; 0 = all
     # "validation" holds a fifth of the training strokes out and never touches the test split:
     # every choice of a setting was made there.
@@ -60,6 +64,18 @@ class Data:
     def _enough_to_split(self) -> Self:
         if 0 < self.limit < 200:
             raise ValueError(f"limit={self.limit} must be 0 (all images) or at least 200")
+        return self
+
+    @model_validator(mode="after")
+    def _paths_fit_the_name(self) -> Self:
+        if self.name == "digits" and self.path:
+            raise ValueError(f"path={self.path!r} is of no use to name='digits', which scikit-learn brings along")
+        if self.name in ("imagenet100", "folder") and not self.path:
+            raise ValueError(f"path='' must name the folder of images when name={self.name!r}")
+        if (self.name == "imagenet100") != bool(self.wnids):
+            raise ValueError(
+                f"wnids={self.wnids!r} must name the list of 100 classes when name='imagenet100', and be empty otherwise"
+            )
         return self
 
 
@@ -268,7 +284,46 @@ SMOKE = Profile(
     study=Study(samples=32, steps=4, mix_weights=(0.0, 0.1, 0.5, 1.0), tsne=200, seeds=2),
 )
 
-PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP)}
+# Settings that the authors report, where they do; `gpu` is the same with less of everything.
+_PHOTOGRAPHS = Views(crop_area=(0.08, 1.0), p_flip=0.5)
+_RESNET18 = Encoder(layers=(2, 2, 2, 2), width=64, stem_stride=1, hidden=4096, projection=256)
+_SIMCLR = Pretrain(
+    encoder=_RESNET18, views=_PHOTOGRAPHS, epochs=1000, batch=1024, lr=0.5, warmup=10, clsp_ramp=0.0, queue=65536,
+    watch_every=10,
+)
+_MOCO = dataclasses.replace(
+    _SIMCLR, batch=512, lr=0.3, queue=32768, clsp_weight=0.5,
+    views=dataclasses.replace(_PHOTOGRAPHS, saturation=0.2, p_solarize=0.2),
+)
+PAPER = Profile(
+    name="paper",
+    data=Data(name="cifar10", size=32),
+    diffusion=Diffusion(
+        unet=UNet(channels=(128, 256, 256, 256), layers=2, attention=(16,), dropout=0.1, groups=32),
+        steps=781_250, batch=128, lr=2e-4, weight_decay=0.0, warmup=5000, ema_decay=0.9999, snr_gamma=0.0,
+        second_noise=0.0, silent_middle=0.0, flip=True,
+    ),
+    candidates=Candidates(k=8, steps=100, eta=0.1, batch=64),
+    simclr=_SIMCLR,
+    moco=_MOCO,
+    classifier=Pretrain(
+        method="supervised", encoder=_RESNET18, views=dataclasses.replace(_PHOTOGRAPHS, crop_area=(0.5, 1.0)),
+        epochs=100, batch=256, lr=0.1, weight_decay=5e-4,
+    ),
+    study=Study(samples=1000, steps=100, sweep_k=8),
+)
+GPU = dataclasses.replace(
+    PAPER,
+    name="gpu",
+    diffusion=dataclasses.replace(PAPER.diffusion, source="google/ddpm-cifar10-32"),
+    candidates=Candidates(k=4, steps=50, eta=0.1, batch=64),
+    simclr=dataclasses.replace(_SIMCLR, epochs=200, batch=512),
+    moco=dataclasses.replace(_MOCO, epochs=200),
+    classifier=dataclasses.replace(PAPER.classifier, epochs=30),
+    study=Study(samples=500, steps=50, sweep_k=4),
+)
+
+PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP, GPU, PAPER)}
 
 
 def profile(name: str, overrides: str = "", data_path: str = "") -> Profile:

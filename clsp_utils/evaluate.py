@@ -93,7 +93,11 @@ def accuracy(predictions: Tensor, labels: Tensor) -> float:
 def score(
     backbone: nn.Module, train: Images, test: Images, statistics: tuple, cfg: Probe, seed: int, precision: str
 ) -> dict:
-    """Linear and kNN top-1 of a frozen backbone: `{"linear", "knn", "k"}`, shares in [0, 1]."""
+    """Linear and kNN top-1 of a frozen backbone: `{"linear", "knn", "k"}`, shares in [0, 1].
+
+    Images without a label are left out.
+    """
+    train, test = train.labelled, test.labelled
     features = [run_network(backbone, part.images, statistics, precision) for part in (train, test)]
     labels = [torch.from_numpy(part.labels) for part in (train, test)]
     k = choose_k(features[0], train, cfg.neighbours)

@@ -34,6 +34,7 @@ def changed(a, b):
 
 
 CLSP = {"CLSP-SimCLR", "CLSP-MoCoV2"}
+THIRD = {"third view", "CLSP-SimCLR", "class positives"}  # of those with SimCLR's settings
 
 
 def test_same_settings_have_the_same_keys_and_all_kinds_differ(home):
@@ -53,22 +54,35 @@ COMPARED = SMOKE.study.methods
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        (f"simclr.clsp_weight={SMOKE.simclr.clsp_weight + 1}", {"third view", "CLSP-SimCLR"}),
+        (f"simclr.clsp_weight={SMOKE.simclr.clsp_weight + 1}", THIRD),
         (f"moco.clsp_weight={SMOKE.moco.clsp_weight + 1}", {"CLSP-MoCoV2"}),
         (f"moco.queue={SMOKE.moco.queue + 1}", {"MoCoV2", "CLSP-MoCoV2"}),
-        (f"simclr.queue={SMOKE.simclr.queue + 1}", set()),
-        (f"simclr.lr={SMOKE.simclr.lr + 1}", {"SimCLR", "third view", "CLSP-SimCLR"}),
+        (f"simclr.queue={SMOKE.simclr.queue + 1}", {"NNCLR", "All4One"}),
+        (f"simclr.lr={SMOKE.simclr.lr + 1}", {"SimCLR", "SupCon", "NNCLR", "All4One", *THIRD}),
         (f"classifier.lr={SMOKE.classifier.lr + 1}", {"supervised"}),
         (f"classifier.temperature={SMOKE.classifier.temperature + 1}", set()),
-        (f"candidates.k={SMOKE.candidates.k + 1}", {"bank", *CLSP}),
-        (f"diffusion.steps={SMOKE.diffusion.steps + 1}", {"unet", "bank", *CLSP}),
+        (f"candidates.k={SMOKE.candidates.k + 1}", {"bank", "class positives", *CLSP}),
+        (f"diffusion.steps={SMOKE.diffusion.steps + 1}", {"unet", "bank", "class positives", *CLSP}),
         (f"data.limit={SMOKE.data.limit + 1}", {"unet", "bank", "data", *METHODS}),
         (f"probe.epochs={SMOKE.probe.epochs + 1}", set()),
+        (f"candidates.guidance={SMOKE.candidates.guidance + 1}", {"class positives"}),
+        ("simclr.watch_every=1", set()),
         (f"study.samples={SMOKE.study.samples + 1}", set()),
     ],
 )
 def test_a_setting_changes_the_keys_of_what_it_shapes_and_no_other(home, override, expected):
     assert changed(keys(), keys(overrides=override)) == expected
+
+
+def test_other_data_have_their_own_keys_by_content(home, tmp_path):
+    def key(name, value):
+        images = np.full((200, 16, 16, 3), value, np.uint8)
+        labels = np.arange(200) % 10
+        np.savez(tmp_path / name, train_x=images, train_y=labels, test_x=images, test_y=labels)
+        return keys(overrides=f"data.name=cifar10 data.path={tmp_path / name}")
+
+    first, moved, changed_file = key("a.npz", 1), key("b.npz", 1), key("a.npz", 2)
+    assert first == moved and not set(first.values()) & set(changed_file.values()) | set(keys().values()) & set(first.values())
 
 
 def test_the_seed_and_the_precision_change_all_but_the_data(home):

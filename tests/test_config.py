@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clsp_utils.config import LAPTOP, PROFILES, SMOKE, ConfigError, profile
+from clsp_utils.config import LAPTOP, PROFILES, SMOKE, ConfigError, home, profile
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,6 +63,12 @@ REFUSED = {
     "data.limit=10": "limit=10",
     "diffusion.unet.channels=(32,32,32,32,32)": "size=16",  # 16 pixels cannot be halved four times
     "data.name=cifar": "cifar",
+    "data.path=/x": "path='/x'",  # the digits have none
+    "data.name=folder": "path=''",
+    "data.name=imagenet100 data.wnids=/list": "path=''",
+    "data.name=imagenet100 data.path=/x": "wnids=''",
+    "data.name=folder data.path=/x data.wnids=/list": "wnids='/list'",
+    "data.name=cifar10 data.path=3": "path=3",
     "data.evaluate_on=train": "train",
     "precision=fp16": "fp16",
     "candidates.k=4 candidates.eta=3": "eta=3",  # a good one before it does not hide it
@@ -95,6 +101,9 @@ def test_unknown_profile_is_refused_with_the_known_ones():
     ("simclr.encoder.layers=(2, 2)", "simclr.encoder.layers", (2, 2)),
     ("probe.neighbours=[5,  10]", "probe.neighbours", (5, 10)),
     ("data.evaluate_on=validation", "data.evaluate_on", "validation"),
+    ("data.name=cifar10 data.size=32", "data.name", "cifar10"),
+    ("data.name=folder data.path='/my photos'", "data.path", "/my photos"),
+    ("data.name=imagenet100 data.path=/x data.wnids=/list", "data.wnids", "/list"),
     ("candidates.k=4 candidates.k=5", "candidates.k", 5),
     ("simclr.batch=4096;simclr.queue=4096", "simclr.queue", 4096),
     ("diffusion.unet.channels=(30,96) diffusion.unet.groups=6", "diffusion.unet.groups", 6),
@@ -119,6 +128,13 @@ def test_profiles_carry_their_own_names():
 def test_profiles_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         LAPTOP.candidates.k = 3
+
+
+def test_home_is_the_project_unless_the_environment_names_another(monkeypatch):
+    monkeypatch.delenv("CLSP_HOME", raising=False)
+    assert home() == ROOT and home("data", "x") == ROOT / "data" / "x"
+    monkeypatch.setenv("CLSP_HOME", "/elsewhere")
+    assert home("data") == Path("/elsewhere/data") and home("notebooks") == ROOT / "notebooks" and home() == ROOT
 
 
 def test_configuration_does_not_import_torch():

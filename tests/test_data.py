@@ -5,12 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from clsp_utils import data
-from clsp_utils.config import Data
+from clsp_utils.config import Data, change
+from clsp_utils.folders import DataError
 
 SIZE = 16
 
@@ -161,3 +163,118 @@ def test_statistics():
     mean, std = data.Images(images, np.arange(2), np.arange(2), ("a",)).statistics
     assert mean == pytest.approx((1, 0.5, 0.05))
     assert std == pytest.approx((0, 0.5, 0.2 * math.sqrt(0.25 * 0.75)))
+
+
+def test_statistics_of_many_images_are_those_in_floating_point():
+    images = np.random.default_rng(0).integers(0, 256, (600, 3, 5, 3), dtype=np.uint8)
+    mean, std = data.Images(images, np.arange(600), np.arange(600), ()).statistics
+    x = images.reshape(-1, 3) / 255
+    assert mean == pytest.approx(x.mean(0), rel=1e-12) and std == pytest.approx(x.std(0), rel=1e-12)
+
+
+# Other people's data ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """100 training and 50 test images of CIFAR-10's shape, each of another colour; and their setting."""
+    codes = np.arange(150)
+    colours = np.stack([codes, 255 - codes, codes // 2], 1).astype(np.uint8)
+    images = np.broadcast_to(colours[:, None, None], (150, 32, 32, 3))
+    labels = codes % 10
+    arrays = {"train_x": images[:100], "train_y": labels[:100], "test_x": images[100:], "test_y": labels[100:]}
+    np.savez(tmp_path / "a.npz", **arrays)
+    return arrays, Data(name="cifar10", size=32, path=str(tmp_path / "a.npz"))
+
+
+def codes(part):
+    return part.images[:, 0, 0, 0].tolist()
+
+
+def test_other_data_have_a_group_an_image_and_no_background(npz):
+    arrays, cfg = npz
+    train, test = data.load(cfg)
+    assert codes(train) == [*range(100)] and codes(test) == [*range(100, 150)]
+    assert np.array_equal(train.labels, arrays["train_y"]) and np.array_equal(test.labels, arrays["test_y"])
+    assert len(groups(train) | groups(test)) == 150
+    assert train.groups.dtype == np.int64
+    assert train.background is None and train.factors is None and train.class_names[9] == "truck"
+
+
+def test_other_data_are_split_and_limited_like_the_digits(npz):
+    cfg = npz[1]
+    kept, held = data.load(change(cfg, evaluate_on="validation"))
+    assert sorted(codes(kept) + codes(held)) == [*range(100)]
+    assert np.bincount(held.labels).tolist() == [2] * 10
+    np.savez(cfg.path, **{name: np.repeat(x, 5, 0) for name, x in npz[0].items()})
+    train, test = data.load(change(cfg, limit=200))
+    assert len(train) == len(test) == 200 and codes(train)[-1] == 39
+
+
+def folder_of_images(path, *names, n=10):
+    for i, name in enumerate(names):
+        (path / name).mkdir(parents=True, exist_ok=True)
+        for j in range(n):
+            Image.new("RGB", (16, 16), (i, j, 0)).save(path / name / f"{j}.png")
+    return Data(name="folder", path=str(path))
+
+
+def test_a_folder_without_a_test_split_is_split_in_proportion(tmp_path):
+    cfg = folder_of_images(tmp_path, "cat", "dog")
+    train, test = data.load(cfg)
+    assert len(train) == 16 and np.bincount(test.labels).tolist() == [2, 2]
+    assert not groups(train) & groups(test)
+    assert train.class_names == ("cat", "dog") and np.array_equal(train.images[:, 0, 0, 0], train.labels)
+    assert np.array_equal(data.load(cfg)[0].images, train.images)
+
+
+def test_a_folder_without_labels_is_split(tmp_path):
+    train, test = data.load(folder_of_images(tmp_path, ""))
+    assert len(train) == 8 and len(test) == 2 and set(train.labels) == {-1} and train.class_names == ()
+    with pytest.raises(DataError, match="None of these images has a label"):
+        test.labelled
+
+
+@pytest.mark.parametrize("names, n", [(("",), 1), (("cat", "dog"), 2), (("cat",), 1), (tuple("abcdef"), 3)])
+def test_too_few_images_to_split_are_refused(tmp_path, names, n):
+    with pytest.raises(DataError, match=f"^{n * len(names)} images of {len(names)} class.* are too few to hold out 20% of every class.$"):
+        data.load(folder_of_images(tmp_path, *names, n=n))
+
+
+def test_split_keeps_unlabelled_images_in_proportion():
+    labels = np.repeat([0, 1, -1], [10, 20, 70])
+    whole = data.Images(np.zeros((100, 1, 1, 3), np.uint8), labels, np.arange(100), ("a", "b"))
+    kept, held = data.split_by_group(whole, 0.2)
+    assert [np.sum(held.labels == label) for label in (0, 1, -1)] == [2, 4, 14] and len(kept) == 80
+
+
+def test_labelled_is_the_part_with_labels():
+    labels = np.array([1, -1, 0, -1])
+    whole = data.Images(np.arange(4), labels, np.arange(4), ("a", "b"))
+    assert whole.labelled.images.tolist() == [0, 2] and whole.labelled.labels.tolist() == [1, 0]
+    assert whole.labelled.labelled is not None and len(whole) == 4
+
+
+# What the key of a result holds -----------------------------------------------------------------
+
+
+def test_fingerprint_of_the_digits_is_their_settings():
+    settings = data.fingerprint(Data(size=24), splits=None)
+    assert settings == {"name": "digits", "size": 24, "draws": 3, "limit": 0, "evaluate_on": "test"}
+
+
+def test_fingerprint_of_other_data_is_their_content_wherever_it_lies(npz, tmp_path):
+    arrays, cfg = npz
+
+    def fingerprint(cfg, **changes):
+        np.savez(cfg.path, **arrays | changes)
+        return data.fingerprint(cfg, lambda: data.load(cfg))
+
+    original = fingerprint(cfg)
+    assert original == fingerprint(change(cfg, path=str(tmp_path / "b.npz")))
+    for name, x in arrays.items():
+        changed = x.copy()
+        changed[-1] = changed[-1] // 2  # one image, or one label
+        assert fingerprint(cfg, **{name: changed}) != original, name
+    assert fingerprint(change(cfg, size=16)) != original
+    assert fingerprint(change(cfg, evaluate_on="validation")) != original

@@ -153,6 +153,16 @@ def test_score_of_features_that_show_the_class():
     assert scores["k"] in PROBE.neighbours
 
 
+def test_score_leaves_images_without_a_label_out():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = np.repeat(labels * 100, 12).reshape(-1, 2, 2, 3).astype(np.uint8) + rng.integers(0, 20, (60, 2, 2, 3), np.uint8)
+    known = as_images(images, labels)
+    more = as_images(np.concatenate([images, 255 - images]), np.append(labels, np.full(60, -1)))
+    args = ((0.5,) * 3, (0.25,) * 3), PROBE, 0, "fp32"
+    assert evaluate.score(nn.Flatten(), more, more, *args) == evaluate.score(nn.Flatten(), known, known, *args)
+
+
 def test_score_chooses_without_the_test_split():
     backbone = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
     train, test = coloured(100, 0), coloured(60, 1)

@@ -179,7 +179,7 @@ def assert_refused(capsys, arguments, shown):
 
 @pytest.mark.parametrize("arguments, shown", [
     (["99"], "99"),
-    (["--profile", "gpu"], "gpu"),
+    (["--profile", "huge"], "huge"),
     (["-p", "seed"], "seed"),
     (["-p", "nosuch=1"], "nosuch=1"),
     (["-p", "candidates.mix_weight=2"], "mix_weight=2"),
