@@ -109,16 +109,12 @@ def bomb(path, side=20_000):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
 
 
-def postscript(path):
-    """A format that PIL reads by starting another program."""
-    Image.new("RGB", (SIZE, SIZE)).save(path, format="EPS")
-
-
 UNUSABLE = {
     "text.png": (text, "unreadable"),
     "empty.jpg": (lambda p: p.touch(), "unreadable"),
     "floats.tif": (tiff_of_floats, "unreadable"),
-    "postscript.eps": (postscript, "unreadable"),
+    "unlisted_format.ico": (lambda p: save(p), "unreadable"),
+    "starts_a_program.eps": (lambda p: save(p), "unreadable"),
     "cut.png": (lambda p: p.write_bytes(save(p).read_bytes()[:60]), "unreadable"),
     "cut.jpg": (lambda p: p.write_bytes(save(p, size=(64, 64)).read_bytes()[:-200]), "unreadable"),
     "pixel.png": (lambda p: save(p, size=(1, 1)), "too small"),
@@ -157,6 +153,13 @@ def test_resizing_averages(tmp_path, name):
     Image.fromarray(checkerboard.astype(np.uint8)).save(tmp_path / name)
     small = read_image(tmp_path / name, SIZE)
     assert np.abs(small.astype(int) - 127).max() < 20
+
+
+def test_a_jpeg_is_decoded_no_smaller_than_it_is_needed(tmp_path):
+    small = np.random.default_rng(0).integers(80, 176, (SIZE, SIZE, 1), dtype=np.uint8).repeat(3, 2)
+    Image.fromarray(small.repeat(16, 0).repeat(16, 1)).save(tmp_path / "a.jpg", quality=95)
+    found = read_image(tmp_path / "a.jpg", SIZE)
+    assert np.abs(found.astype(int) - small).mean() < 4
 
 
 def test_a_turned_photograph_is_turned_back(tmp_path):
