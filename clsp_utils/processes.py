@@ -1,4 +1,4 @@
-"""Several processes, one result: `accelerate launch` starts them, one a GPU.
+"""Several processes, one result: `accelerate launch` starts them, one a GPU (`torchrun` on CPUs).
 
 Each process holds every `world`-th row of each batch, from its `rank` on, and draws the random
 numbers that the whole batch would draw. What the loss needs from the others is gathered in the order
@@ -18,12 +18,17 @@ from torch import Tensor, distributed, nn
 from clsp_utils.artifacts import Artifact, Store, StoreError
 
 
+def state() -> PartialState:
+    """What accelerate knows of this process: its device, its number, how many there are."""
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
 def rank() -> int:
-    return PartialState().process_index
+    return state().process_index
 
 
 def world() -> int:
-    return PartialState().num_processes
+    return state().num_processes
 
 
 def say(text: str) -> None:
@@ -77,7 +82,7 @@ def synchronise_batch_norm(net: nn.Module) -> nn.Module:
 
 
 def wait_for_all() -> None:
-    PartialState().wait_for_everyone()
+    state().wait_for_everyone()
 
 
 class SharedStore(Store):

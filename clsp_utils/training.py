@@ -15,7 +15,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from clsp_utils import processes
@@ -47,7 +46,7 @@ def resolve_precision(precision: str) -> str:
 
 def device() -> torch.device:
     """The device of this process, as accelerate finds it."""
-    return Accelerator().device
+    return processes.state().device
 
 
 def autocast(where: torch.device, precision: str) -> torch.autocast:

@@ -1,4 +1,4 @@
-"""Run by test_processes.py, alone and by `accelerate launch`: trains, fills a bank, asks the store.
+"""Run by test_processes.py, alone and by `torchrun`: trains, fills a bank, asks the store.
 
 Usage: job_of_processes.py FOLDER NAME. What it finds goes to FOLDER/NAME.pt.
 """
@@ -115,6 +115,7 @@ if __name__ == "__main__":
         found = {method: encoder(method, folder / f"{name} {method}") for method in METHODS}
         found |= {"unet": unet(folder / f"{name} unet"), "bank": torch.from_numpy(bank(folder / f"{name} bank"))}
         found["stored"] = stored(folder / f"{name} store")
+    found["world"] = processes.world()
     if processes.rank() == 0:
         torch.save(found, folder / f"{name}.pt")
     processes.wait_for_all()

@@ -1,4 +1,4 @@
-"""Two processes come to the result of one: really two, started by `accelerate launch`."""
+"""Two processes come to the result of one. `torchrun` starts them, as `accelerate launch` does for GPUs."""
 
 import os
 import subprocess
@@ -12,10 +12,7 @@ from clsp_utils import __main__ as cli
 from clsp_utils.companion import Companion
 
 JOB = Path(__file__).with_name("job_of_processes.py")
-LAUNCH = [
-    sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
-]
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +32,10 @@ def found(tmp_path_factory):
     results = {"one": run([sys.executable], folder, "one"), "two": run(LAUNCH, folder, "two")}
     run(LAUNCH, folder, "half")
     return results | {"resumed": run([sys.executable], folder, "rest")}
+
+
+def test_there_are_two_processes(found):
+    assert [found[name]["world"] for name in ("one", "two", "resumed")] == [1, 2, 1]
 
 
 def assert_close(a, b):
