@@ -1,7 +1,7 @@
 """Networks that somebody else has trained: diffusion models and encoders from files or the Hub.
 
 Files are data here, never programs: a `.pt` is read with `weights_only=True`, and one that holds
-more than tensors is refused. To keep an imported UNet as safetensors use
+Python objects is refused. To keep an imported UNet as safetensors use
 `unet.save_pretrained(folder)`; `load_diffusion(folder)` reads it back.
 """
 
@@ -36,7 +36,7 @@ COVERED = {
     "in_channels": 3, "out_channels": 3, "center_input_sample": False, "time_embedding_type": "positional",
     "class_embed_type": None, "num_class_embeds": None, "mid_block_type": "UNetMidBlock2D",
 }
-# UNet2DModel's own old names, which google/ddpm-cifar10-32 has.
+# UNet2DModel's first names for attention; diffusers converts such files as it reads them.
 OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 # UNet2DModel's names and the authors' (method, section 4): outside and inside the blocks.
@@ -77,7 +77,7 @@ def load_diffusion(source: Source, groups: int = 32) -> UNet2DModel:
     if "conv_in.weight" not in tensors:
         return _from_authors(tensors, source, groups)
     if isinstance(source, Mapping):
-        raise CheckpointError(f"{_name(source)} is a UNet2DModel's, which needs its config.json: pass the folder.")
+        raise CheckpointError(f"{_name(source)} is of a UNet2DModel, which needs its config.json: pass the folder.")
     config = _config(source.parent)
     try:
         unet = UNet2DModel.from_config(config)
@@ -115,7 +115,7 @@ def load_encoder(source: Source, max_pool: bool = False) -> ResNet:
 
 
 def _name(source: Source) -> str:
-    return "The state dict" if isinstance(source, Mapping) else repr(str(source))
+    return "The dictionary" if isinstance(source, Mapping) else repr(str(source))
 
 
 def _tensors(source: Source) -> Tensors:
@@ -144,7 +144,7 @@ def _read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{str(path)!r} is damaged or holds more than tensors, which is refused because it could run code."
+            f"{str(path)!r} is damaged or holds Python objects, which are refused because they can run code."
         ) from None
     except Exception as error:  # damaged bytes make the readers fail in any way
         raise CheckpointError(f"{str(path)!r} is damaged or no checkpoint ({type(error).__name__}).") from None
@@ -235,7 +235,7 @@ def _from_authors(tensors: Tensors, source: Source, groups: int) -> UNet2DModel:
     settings = _settings(tensors, source)
     channels, layers = settings["block_out_channels"], settings["layers_per_block"]
     if any(c % groups for c in channels):
-        raise CheckpointError(f"{_name(source)} has channels {channels}: groups={groups} must divide them.")
+        raise CheckpointError(f"{_name(source)} has channels {channels}, which groups={groups} does not divide.")
     table = tensors.pop(TABLE, None)
     if table is not None and not _is_sinusoid(table, channels[0]):
         raise CheckpointError(f"{_name(source)}: {TABLE} is not sin, cos, ... of 1000 steps in {channels[0]} columns.")
@@ -246,8 +246,8 @@ def _from_authors(tensors: Tensors, source: Source, groups: int) -> UNet2DModel:
         if not key.startswith("encoder.projector.")  # no part of the forward pass
     }
     unet = UNet2DModel(
-        **settings, norm_num_groups=groups, norm_eps=1e-5, attention_head_dim=None, downsample_padding=1,
-        flip_sin_to_cos=False, freq_shift=0,
+        **settings, norm_num_groups=groups, norm_eps=1e-5, downsample_padding=1, flip_sin_to_cos=False,
+        freq_shift=0, attention_head_dim=None,  # None: a single head
     )
     _fill(unet, tensors, source, lambda key: _authors_name(key, layers))
     # Their time embedding goes sin, cos, sin, cos, ...; diffusers' has all sin before all cos.
@@ -260,7 +260,7 @@ def _is_sinusoid(table: Tensor, width: int) -> bool:
     frequency = torch.exp(-math.log(10000) * torch.arange(0, width, 2, dtype=torch.float64) / width)
     phase = torch.arange(1000)[:, None] * frequency
     expected = torch.stack([phase.sin(), phase.cos()], 2).flatten(1)
-    return table.shape == expected.shape and torch.allclose(table.double(), expected, rtol=0, atol=1e-2)
+    return table.shape == expected.shape and torch.allclose(table.cpu().double(), expected, rtol=0, atol=1e-2)
 
 
 def _settings(tensors: Tensors, source: Source) -> dict:
@@ -268,8 +268,8 @@ def _settings(tensors: Tensors, source: Source) -> dict:
     modules = {key[: dot.start()] for key in tensors for dot in re.finditer(r"\.", key)}
     numbers = [int(found[1]) for name in modules if (found := re.fullmatch(r"encoder\.downblocks\.(\d+)", name))]
     if not numbers:
-        shown = ", ".join(list(tensors)[:3]) or "none"
-        raise CheckpointError(f"{_name(source)} is neither diffusers' nor the authors' UNet; its tensors: {shown}, ...")
+        shown = ", ".join([*tensors][:3]) or "nothing"
+        raise CheckpointError(f"{_name(source)} is neither diffusers' nor the authors' UNet; it starts with {shown}.")
     n = max(numbers) + 1
     # Residual blocks a level; a level ends in a downsampling.
     layers = next((i for i in range(n) if f"encoder.downblocks.{i}.main" in modules), n)
@@ -281,7 +281,6 @@ def _settings(tensors: Tensors, source: Source) -> dict:
             "layers_per_block": layers,
             "down_block_types": tuple("AttnDownBlock2D" if f"{b}.attn" in modules else "DownBlock2D" for b in down),
             "up_block_types": tuple("AttnUpBlock2D" if f"{b}.attn" in modules else "UpBlock2D" for b in up),
-            "add_attention": "encoder.middleblocks.0.attn" in modules,
             "time_embedding_dim": len(tensors["time_embedding.timembedding.1.weight"]),
         }
     except KeyError as missing:
