@@ -297,7 +297,8 @@ class Companion:
                 train(Path(work), config.change(cfg, epochs=1, watch_every=0), n * cfg.batch)
 
         def make(out: Path, work: Path) -> None:
-            self._announce(method, 0, trial, cfg.epochs * len(self.train) // cfg.batch)
+            n_images = cfg.epochs * len(self.train)
+            self._announce(method, n_images * 6.5e-4, trial, n_images // cfg.batch)
             encoder, losses = train(work, cfg)
             save_file(encoder.state_dict(), out / "encoder.safetensors")
             np.save(out / "losses.npy", losses)

@@ -47,6 +47,7 @@ def image_grid(rows: Sequence[np.ndarray], labels: Sequence[str] = (), width: fl
     fig, ax = plt.subplots(figsize=(width, grid_width * picture.shape[0] / picture.shape[1]), layout="constrained")
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01)
     ax.imshow(picture, interpolation="nearest")
+    ax.set_anchor("E")  # labels need their room on the left
     centres = (np.arange(len(labels)) + 0.5) * (picture.shape[0] / len(rows)) - 0.5
     ax.set(xticks=[], yticks=centres, yticklabels=labels)
     ax.tick_params(length=0)
