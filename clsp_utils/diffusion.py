@@ -105,7 +105,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(unet.parameters(), cfg.clip)
         optimizer.step()
         ema.step(unet.parameters())
-        checkpoint.after_step(step, loss.item(), "diffusion.lr")
+        checkpoint.after_step(step, loss.item(), f"diffusion.lr={cfg.lr:g}")
     ema.copy_to(unet.parameters())
     return unet.cpu().eval(), losses.numpy()
 

@@ -188,7 +188,7 @@ def pretrain(
         loss.backward()
         optimizer.step()
         method.after_step((step + 1) / total)
-        checkpoint.after_step(step, loss.item(), "its lr")
+        checkpoint.after_step(step, loss.item(), f"{recipe.settings}.lr={cfg.lr:g}")
     return method.encoder.to("cpu", memory_format=torch.contiguous_format).eval(), losses.numpy()
 
 
