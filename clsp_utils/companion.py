@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 from diffusers import UNet2DModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from clsp_utils import config, data, diffusion, evaluate, training, workers
-from clsp_utils.artifacts import Artifact, Store
+from clsp_utils.artifacts import Artifact, Store, link_or_copy
 from clsp_utils.candidates import fill_bank, interpolate, open_bank
 from clsp_utils.config import home
 from clsp_utils.encoders import Encoder
@@ -55,6 +55,7 @@ class Companion:
     def __init__(self, profile: str = "laptop", seed: int = 0, overrides: str = ""):
         self.cfg = config.profile(profile, overrides)
         self.seed = config.validate(config.Seed, seed, "seed")
+        config.validate(config.Seed, seed + self.cfg.study.seeds, "seed + study.seeds")  # the last encoder's
         self._request = (profile, seed, overrides)
         self.precision = training.resolve_precision(self.cfg.precision)
         self.store = Store(home("artifacts"))
@@ -109,7 +110,7 @@ class Companion:
         def make(out: Path, work: Path) -> None:
             self._announce("diffusion model", cfg.steps * cfg.batch * 4.4e-3)
             unet, losses = diffusion.train(cfg, self.train.images, self.seed, work, self.precision)
-            save_file(unet.state_dict(), out / "unet.safetensors")
+            training.save_weights(unet, out / "unet.safetensors")
             np.save(out / "losses.npy", losses)
 
         settings = self._settings(cfg, seed=self.seed)
@@ -136,7 +137,8 @@ class Companion:
             else:
                 jobs = [(self._request, cfg, work, rank, world) for rank in range(world)]
                 workers.side_by_side(_fill_bank, jobs, "candidates, a part a core")
-            (work / "bank.npy").rename(out / "bank.npy")
+            # A second name for it, not a move: a kill before the end of the stage must not lose it.
+            link_or_copy(work / "bank.npy", out / "bank.npy")
 
         settings = self._settings(cfg, seed=self.seed)
         return self.store.get("candidates", settings, make, (self.diffusion().key,))
@@ -190,7 +192,7 @@ class Companion:
                 encoder, losses = pretrain(
                     cfg, self.train.images, self.train.labels, self.statistics, work, self.precision, candidates
                 )
-            save_file(encoder.state_dict(), out / "encoder.safetensors")
+            training.save_weights(encoder, out / "encoder.safetensors")
             np.save(out / "losses.npy", losses)
 
         settings = self._settings(cfg)
