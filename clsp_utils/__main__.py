@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from clsp_utils import runner
+from clsp_utils import config, runner
 from clsp_utils.artifacts import Store, StoreError
 from clsp_utils.config import ConfigError, home
 
@@ -23,10 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         notebooks = runner.find_notebooks(home() / "notebooks", options.notebooks)
         parameters = runner.parse_parameters(options.parameters)
+        config.validate(config.Positive, options.timeout, "--timeout")
         Store(home("artifacts"))
         Store(home("build"))
         failed = runner.run(notebooks, home("build"), options.profile, parameters, options.timeout)
-    except (ConfigError, StoreError) as error:
+    except (ConfigError, StoreError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
