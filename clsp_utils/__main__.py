@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return {"run": _run, "stage": _stage}[options.command](options)
-    except (ConfigError, StoreError) as error:
+    except (ConfigError, StoreError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     notebooks = runner.find_notebooks(home() / "notebooks", options.notebooks)
     parameters = runner.parse_parameters(options.parameters)
+    config.validate(config.Positive, options.timeout, "--timeout")
     Store(home("artifacts"))
     Store(home("build"))
     failed = runner.run(notebooks, home("build"), options.profile, parameters, options.timeout)

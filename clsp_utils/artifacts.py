@@ -10,7 +10,8 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+# Of what stages compute and of how it is kept. Raise it when either changes: it is part of every
+# key, so that nothing of an older version is ever used.
+VERSION = 2
 LIBRARIES = ("torch", "torchvision", "diffusers", "scikit-learn", "numpy")
 
 
@@ -37,6 +41,8 @@ class Artifact:
         return self.path.name
 
     def __truediv__(self, name: str) -> Path:
+        if name not in self.manifest["sha256"]:
+            raise StoreError(f"{self.path} has no file {name!r} that was verified.")
         return self.path / name
 
 
@@ -51,33 +57,52 @@ class Store:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise StoreError(f"The store {self.root} cannot be written: {error.strerror or error}.") from None
+            raise StoreError(f"The store {self.root} cannot be written: {_reason(error)}.") from None
 
     @staticmethod
     def key(stage: str, config: dict, inputs: tuple[str, ...] = ()) -> str:
-        """20 hex digits from stage, configuration and the keys of the inputs."""
-        text = json.dumps([stage, config, list(inputs)], sort_keys=True)
+        """20 hex digits from version, stage, configuration and the keys of the inputs."""
+        text = json.dumps([VERSION, stage, config, list(inputs)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     def find(self, stage: str, config: dict, inputs: tuple[str, ...] = ()) -> Artifact | None:
-        """The artifact if it is there and intact; a damaged one is named and set aside."""
+        """The artifact if it is there and intact; a damaged one is named and set aside.
+
+        Raises:
+            StoreError: it is damaged and cannot be set aside.
+        """
         path = self.root / stage / self.key(stage, config, inputs)
-        if not path.exists():
-            return None
         try:
-            manifest = json.loads((path / "manifest.json").read_text())
-            wanted = json.loads(json.dumps({"config": config, "inputs": list(inputs)}))
-            if {name: manifest[name] for name in wanted} != wanted:
-                raise ValueError("its manifest describes another configuration")
-            for name, digest in manifest["sha256"].items():
-                if _sha256(path / name) != digest:
-                    raise ValueError(f"{name} is not what was written")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return self._told(_read(path, stage, config, inputs))
+        except _Damaged as damage:
+            try:
+                with _lock_of(path).acquire(timeout=0):
+                    return self._find_locked(path, stage, config, inputs)
+            except Timeout:
+                return None  # another process is making it anew
+            except OSError as error:
+                raise StoreError(
+                    f"{stage}/{path.name} is damaged ({damage}) and cannot be set aside: {_reason(error)}."
+                ) from error
+
+    def _find_locked(self, path: Path, stage: str, config: dict, inputs: tuple) -> Artifact | None:
+        """What `find` does while the lock is held, so that nobody sets aside what another has just made."""
+        try:
+            return self._told(_read(path, stage, config, inputs))
+        except _Damaged as damage:
             aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
             path.rename(aside)
-            self.log(f"{stage}/{path.name} is damaged ({error}): set aside as {aside.name}, made anew.")
+            self.log(f"{stage}/{path.name} is damaged ({damage}): set aside as {aside.name}, made anew.")
             return None
-        return Artifact(path, manifest)
+
+    def _told(self, artifact: Artifact | None) -> Artifact | None:
+        """The artifact, after a word on libraries that are not those that it was made with."""
+        if artifact:
+            here = _versions()
+            others = [f"{n} {v} (here {here.get(n)})" for n, v in artifact.manifest["versions"].items() if here.get(n) != v]
+            if others:
+                self.log(f"{artifact.path.parent.name}/{artifact.key} was made with {', '.join(others)}.")
+        return artifact
 
     def get(
         self,
@@ -89,41 +114,119 @@ class Store:
         """The artifact, built if it is missing.
 
         `build(out, work)` writes the result's files to `out`. What it keeps in `work` outlives a
-        kill, so that a long build can go on where it was. Of several processes that ask for the
-        same artifact, one builds and the others wait; the lock of a dead process is free.
+        kill, so that a long build can go on where it was; a file `seconds` in there holds how long
+        the sessions took that it goes on from. Of several processes that ask for the same artifact,
+        one builds and the others wait; the lock of a dead process is free.
 
         Raises:
-            StoreError: the folder cannot be written, for example because the disk is full.
+            StoreError: a file cannot be read or written, for example because the disk is full.
         """
         key = self.key(stage, config, inputs)
         path = self.root / stage / key
         out, work = (path.with_name(f".{key}.{kind}") for kind in ("new", "work"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path.with_name(f".{key}.lock"))
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                self.log(f"{stage}/{key}: another process is making it; waiting.")
-                lock.acquire()
-            try:
-                found = self.find(stage, config, inputs)
-                if found:
-                    return found
-                shutil.rmtree(out, ignore_errors=True)
-                out.mkdir()
-                work.mkdir(exist_ok=True)
-                start = time.monotonic()
-                build(out, work)
-                _write_manifest(out, stage, config, inputs, time.monotonic() - start)
-                out.rename(path)
-                _fsync(path.parent)
-                shutil.rmtree(work, ignore_errors=True)
-            finally:
-                lock.release()
+            with alone(_lock_of(path), lambda: self.log(f"{stage}/{key}: another process is making it; waiting.")):
+                found = self._find_locked(path, stage, config, inputs)
+                if not found:
+                    if out.exists():
+                        shutil.rmtree(out)
+                    out.mkdir()
+                    work.mkdir(exist_ok=True)
+                    start = time.monotonic()
+                    build(out, work)
+                    seconds = time.monotonic() - start + _earlier_seconds(work)
+                    _write_manifest(out, stage, config, inputs, seconds)
+                    out.rename(path)
+                    _fsync(path.parent)
+                    found = self._find_locked(path, stage, config, inputs)
+                shutil.rmtree(work, ignore_errors=True)  # if it stays, it takes room and does no harm
         except OSError as error:
-            raise StoreError(f"{stage}/{key} cannot be written to {self.root}: {error.strerror or error}.") from error
-        return self.find(stage, config, inputs)
+            raise StoreError(f"{stage}/{key} was not made in {self.root}: {_reason(error)}.") from error
+        if not found:
+            raise StoreError(f"{stage}/{key} was written to {self.root} and read back as something else: check the disk.")
+        return found
+
+
+@contextmanager
+def alone(lock: FileLock, waiting: Callable[[], Any]) -> Iterator[None]:
+    """Holds the lock inside; calls `waiting()` if another process has it. A dead process has none."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file as a whole: a reader finds the old one or the new one, never a half."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with open(new, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under a second name, or a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _lock_of(path: Path) -> FileLock:
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def _reason(error: OSError) -> str:
+    """What the system says, and of which file."""
+    text = error.strerror or str(error)
+    return f"{text} ({error.filename})" if error.filename else text
+
+
+class _Damaged(Exception):
+    """What is not as it was written."""
+
+
+def _read(path: Path, stage: str, config: dict, inputs: tuple) -> Artifact | None:
+    """The artifact in the folder `path`, every file verified; None if there is nothing.
+
+    Raises:
+        _Damaged: something is there that must not be used.
+    """
+    if not os.path.lexists(path):
+        return None
+    wanted = {"version": VERSION, "stage": stage, "config": config, "inputs": list(inputs)}
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        if not isinstance(manifest, dict) or manifest.pop("digest", None) != _digest(manifest):
+            raise ValueError("its manifest is not what was written")
+        for name, value in json.loads(json.dumps(wanted)).items():
+            if manifest.get(name) != value:
+                raise ValueError(f"its manifest describes another {name}")
+        for name, digest in manifest["sha256"].items():
+            if _sha256(path / name) != digest:
+                raise ValueError(f"{name} is not what was written")
+    except OSError as error:
+        raise _Damaged(_reason(error)) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _Damaged(error) from None
+    return Artifact(path, manifest)
+
+
+def _earlier_seconds(work: Path) -> float:
+    file = work / "seconds"
+    return float(file.read_text()) if file.exists() else 0.0
 
 
 def _write_manifest(out: Path, stage: str, config: dict, inputs: tuple, seconds: float) -> None:
@@ -132,17 +235,28 @@ def _write_manifest(out: Path, stage: str, config: dict, inputs: tuple, seconds:
     for path in files:
         _fsync(path)
     manifest = {
+        "version": VERSION,
         "stage": stage,
         "config": config,
         "inputs": list(inputs),
         "sha256": {str(path.relative_to(out)): _sha256(path) for path in files},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "versions": _versions(),
         "machine": platform.machine(),
         "seconds": round(seconds, 3),
     }
+    manifest["digest"] = _digest(manifest)
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
     _fsync(out / "manifest.json")
     _fsync(out)
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def _digest(manifest: dict) -> str:
+    """Of the manifest itself, since a bit may flip there too."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -1,5 +1,8 @@
 """Synthetic positives: sampling with an anchor's features, and the bank of candidates."""
 
+import hashlib
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,13 +91,48 @@ def class_samples(
 
 
 def open_bank(folder: Path, n: int, k: int, batch: int, image_shape: tuple[int, ...]) -> None:
-    """Makes `bank.npy`, uint8 `(n, k, H, W, 3)`, and `done.npy`, a flag a batch, unless they are there.
+    """Makes `bank.npy`, uint8 `(n, k, H, W, 3)`, and `done.npy`, a digest a batch, unless they are there.
 
     Both are memory maps, so that a bank needs no memory, and several processes can fill it.
     """
-    if not ((folder / "bank.npy").exists() and (folder / "done.npy").exists()):
-        np.lib.format.open_memmap(folder / "bank.npy", "w+", np.uint8, (n, k, *image_shape))
-        np.lib.format.open_memmap(folder / "done.npy", "w+", bool, (-(-n // batch),))
+    shapes = {"bank.npy": (n, k, *image_shape), "done.npy": (-(-n // batch), 32)}
+    if not all(_is_there(folder / name, shape) for name, shape in shapes.items()):
+        for name, shape in shapes.items():
+            _write_zeros(folder / name, shape)
+
+
+def _is_there(path: Path, shape: tuple[int, ...]) -> bool:
+    if not path.exists():
+        return False
+    try:
+        found = np.lib.format.open_memmap(path, "r")
+        if (found.shape, found.dtype) != (shape, np.uint8):
+            raise ValueError("another array")
+    except Exception as error:  # numpy's reading of a damaged header ends in many ways
+        os.replace(path, path.with_suffix(".damaged"))
+        print(f"{path} is damaged ({error}): set aside, the bank starts anew.")
+        return False
+    return True
+
+
+def _write_zeros(path: Path, shape: tuple[int, ...]) -> None:
+    """A uint8 array of zeros, every byte of it on the disk.
+
+    A memory map over a file with holes would end the process where the disk is full.
+    """
+    new = path.with_suffix(".new")
+    with open(new, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in range(shape[0]):
+            file.write(bytes(math.prod(shape[1:])))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def _digest_of(images: np.ndarray) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(images.tobytes()).digest(), np.uint8)
 
 
 def fill_bank(
@@ -102,6 +140,7 @@ def fill_bank(
 ) -> None:
     """Fills those batches of the bank that are not done: every `world`-th, from `rank` on.
 
+    A batch is done when its digest is that of its images: one that was damaged since is made anew.
     Each batch has a seed of its own: a bank does not depend on where an earlier run was cut off, nor
     on how many processes filled it.
 
@@ -109,10 +148,12 @@ def fill_bank(
         make: `(rows, seed) -> candidates` of the anchors in `rows`, uint8 `(B, k, H, W, 3)`.
     """
     bank, done = (np.load(folder / name, mmap_mode="r+") for name in ("bank.npy", "done.npy"))
-    todo = [i for i in range(rank, len(done), world) if not done[i]]
-    for i in tqdm(todo, "candidates", leave=False, disable=rank > 0):
-        rows = slice(i * batch, (i + 1) * batch)
+    batches = {i: slice(i * batch, (i + 1) * batch) for i in range(rank, len(done), world)}
+    todo = {i: rows for i, rows in batches.items() if not np.array_equal(done[i], _digest_of(bank[rows]))}
+    for i, rows in tqdm(todo.items(), "candidates", leave=False, disable=rank > 0):
+        if done[i].any():
+            print(f"Batch {i} of {folder / 'bank.npy'} is damaged: made anew.")
         bank[rows] = make(rows, training.seed_for(seed, "bank", i))
-        bank.flush()  # the flag follows the images
-        done[i] = True
+        bank.flush()  # the digest follows the images
+        done[i] = _digest_of(bank[rows])
         done.flush()

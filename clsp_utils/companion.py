@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 import torch
 from diffusers import UNet2DModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from clsp_utils import config, data, diffusion, evaluate, processes, training, workers
-from clsp_utils.artifacts import Artifact, Store, StoreError
+from clsp_utils.artifacts import Artifact, Store, StoreError, link_or_copy
 from clsp_utils.candidates import class_samples, fill_bank, interpolate, open_bank
 from clsp_utils.checkpoints import load_diffusion
 from clsp_utils.config import home
@@ -95,6 +95,7 @@ class Companion:
     def __init__(self, profile: str = "laptop", seed: int = 0, overrides: str = "", data_path: str = ""):
         self.cfg = config.profile(profile, overrides, data_path)
         self.seed = config.validate(config.Seed, seed, "seed")
+        config.validate(config.Seed, seed + self.cfg.study.seeds, "seed + study.seeds")  # the last encoder's
         self._request = (profile, seed, overrides, data_path)
         self.precision = training.resolve_precision(self.cfg.precision)
         self.store = processes.SharedStore(home("artifacts"), processes.say)
@@ -177,7 +178,8 @@ class Companion:
             else:
                 self._announce("diffusion model", cfg.steps * cfg.batch * 4.4e-3, trial, cfg.steps)
                 unet, losses = train(work, cfg)
-            unet.save_pretrained(out / "unet")
+            training.save_weights(unet, out / "diffusion_pytorch_model.safetensors")
+            unet.save_config(out)  # a folder that diffusers reads
             np.save(out / "losses.npy", losses)
 
         settings = self._settings(cfg, seed=self.seed) | ({"conditional": True} if conditional else {})
@@ -186,12 +188,12 @@ class Companion:
     @cached_property
     def unet(self) -> UNet2DModel:
         """The diffusion model in eval mode."""
-        return UNet2DModel.from_pretrained(self.diffusion() / "unet").eval()
+        return UNet2DModel.from_pretrained(self.diffusion().path).eval()
 
     @cached_property
     def conditional_unet(self) -> UNet2DModel:
         """The class-conditional model in eval mode."""
-        return UNet2DModel.from_pretrained(self.diffusion(conditional=True) / "unet").eval()
+        return UNet2DModel.from_pretrained(self.diffusion(conditional=True).path).eval()
 
     def bank(self, mix_weight: float | None = None, k: int | None = None, conditional: bool = False) -> Artifact:
         """Candidates of every anchor; weight and number default to the profile's.
@@ -223,7 +225,8 @@ class Companion:
                 workers.side_by_side(_fill, jobs, "candidates, a part a core")
             processes.wait_for_all()
             if processes.rank() == 0:
-                (work / "bank.npy").rename(out / "bank.npy")
+                # A second name for it, not a move: a kill before the end of the stage must not lose it.
+                link_or_copy(work / "bank.npy", out / "bank.npy")
 
         settings = self._settings(cfg, seed=self.seed)
         del settings["mix_weight" if conditional else "guidance"]
@@ -300,10 +303,10 @@ class Companion:
             n_images = cfg.epochs * len(self.train)
             self._announce(method, n_images * 6.5e-4, trial, n_images // cfg.batch)
             encoder, losses = train(work, cfg)
-            save_file(encoder.state_dict(), out / "encoder.safetensors")
+            training.save_weights(encoder, out / "encoder.safetensors")
             np.save(out / "losses.npy", losses)
             if processes.rank() == 0:
-                (work / "log.csv").rename(out / "log.csv")
+                link_or_copy(work / "log.csv", out / "log.csv")
 
         settings = self._settings(cfg)
         for name in ("watch_every", *recipe.ignores):

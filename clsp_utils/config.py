@@ -12,7 +12,7 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 
@@ -27,19 +27,33 @@ def home(*parts: str) -> Path:
     return base.joinpath(*parts)
 
 
-Count = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Step = Annotated[int, Field(ge=0, le=999)]
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("input should be a number")
+    return value
+
+
+# Strict, since True is no number.
+Count = Annotated[int, Field(ge=1, strict=True)]
+NotNegative = Annotated[float, Field(ge=0, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Step = Annotated[int, Field(ge=0, le=999, strict=True)]
 Shares = Annotated[tuple[Share, ...], Field(min_length=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 # DDIM steps spread evenly over T = 1000 only when their number divides it.
-Steps = Literal[1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500, 1000]
+Steps = Annotated[
+    Literal[1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500, 1000], BeforeValidator(_no_bool)
+]
 Method = Literal[
     "SimCLR", "third view", "CLSP-SimCLR", "class positives", "SupCon", "NNCLR", "All4One",
     "MoCoV2", "CLSP-MoCoV2", "supervised",
 ]
+# What notebooks have besides profile, overrides and the settings below.
+PARAMETERS = {
+    "seed": Seed, "mix_weight": Share, "k": Count, "n_shown": Count, "n_pairs": Count, "n_steps": Steps,
+    "n_neighbours": Count, "t_shown": Step,
+}
 
 settings = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
@@ -53,9 +67,9 @@ class Data:
     # STL-10: in the project's data/, and if they are not there, download them.
     path: str = ""
     wnids: str = ""  # text file with the 100 classes of ImageNet-100, one wnid a line
-    size: Annotated[int, Field(ge=8, le=512)] = 16  # pixels a side
+    size: Annotated[int, Field(ge=8, le=512, strict=True)] = 16  # pixels a side
     draws: Count = 3  # pictures of each training digit, each on its own background; digits only
-    limit: Annotated[int, Field(ge=0)] = 0  # use only so many images of each split; 0 = all
+    limit: Annotated[int, Field(ge=0, strict=True)] = 0  # use only so many images of each split; 0 = all
     # "validation" holds a fifth of the training strokes out and never touches the test split:
     # every choice of a setting was made there.
     evaluate_on: Literal["test", "validation"] = "test"
@@ -85,7 +99,7 @@ class UNet:
 
     channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 64)  # one entry a resolution, each half the one before
     layers: Count = 1  # residual blocks a resolution in the encoder half
-    attention: tuple[int, ...] = ()  # resolutions, in pixels, with attention besides the mid-block
+    attention: tuple[Count, ...] = ()  # resolutions, in pixels, with attention besides the mid-block
     dropout: Share = 0.0
     groups: Count = 8  # of group norm
 
@@ -147,7 +161,7 @@ class Views:
     brightness: NotNegative = 0.4
     contrast: NotNegative = 0.4
     saturation: NotNegative = 0.4
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    hue: Annotated[float, Field(ge=0, le=0.5, strict=True)] = 0.1
     p_jitter: Share = 0.8
     p_grey: Share = 0.2
     p_flip: Share = 0.0
@@ -167,7 +181,7 @@ class Encoder:
     block: Literal["basic", "bottleneck"] = "basic"
     layers: Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)] = (1, 1, 1)  # blocks a stage, one to four stages
     width: Count = 32  # channels of the first stage; each stage doubles them
-    stem_stride: Literal[1, 2] = 2
+    stem_stride: Annotated[Literal[1, 2], BeforeValidator(_no_bool)] = 2
     max_pool: bool = False
     hidden: Count = 256  # of the projector
     projection: Count = 64
@@ -182,7 +196,7 @@ class Pretrain:
     encoder: Encoder = Encoder()
     views: Views = Views()
     epochs: Count = 15
-    batch: Annotated[int, Field(ge=2)] = 128
+    batch: Annotated[int, Field(ge=2, strict=True)] = 128
     lr: Positive = 0.2
     momentum: Share = 0.9  # of SGD
     weight_decay: NotNegative = 1e-4
@@ -193,7 +207,7 @@ class Pretrain:
     queue: Count = 512  # MoCo: past keys kept, one queue a view; NNCLR and All4One: past embeddings
     key_momentum: Share = 0.99  # MoCo: rises to `key_momentum_end` by a cosine
     key_momentum_end: Share = 0.999
-    watch_every: Annotated[int, Field(ge=0)] = 0  # epochs between two kNN scores in the log; 0 = none
+    watch_every: Annotated[int, Field(ge=0, strict=True)] = 0  # epochs between two kNN scores in the log; 0 = none
 
     @model_validator(mode="after")
     def _queue_holds_a_batch(self) -> Self:
@@ -223,7 +237,7 @@ class Study:
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = (
         "SimCLR", "third view", "CLSP-SimCLR", "MoCoV2", "CLSP-MoCoV2",
     )
-    seeds: Annotated[int, Field(ge=2)] = 3  # of every method in the comparison
+    seeds: Annotated[int, Field(ge=2, strict=True)] = 3  # of every method in the comparison
     sweep_weights: Shares = (0.1, 0.3, 0.5, 0.7, 1.0)  # w against accuracy
     sweep_seeds: Count = 1
     sweep_k: Count = 1  # candidates an anchor in those banks
@@ -265,6 +279,14 @@ class Profile:
         if any(side not in sides for side in self.diffusion.unet.attention):
             raise ValueError(
                 f"diffusion.unet.attention={self.diffusion.unet.attention} must name resolutions of the UNet, {sides}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _neighbours_are_there(self) -> Self:
+        if 0 < self.data.limit < max(self.probe.neighbours):
+            raise ValueError(
+                f"probe.neighbours={self.probe.neighbours} must be at most data.limit={self.data.limit}"
             )
         return self
 
@@ -377,6 +399,12 @@ def validate(kind: Any, value: Any, where: str = "") -> Any:
         shown = f"={first['input']!r}" if not isinstance(first["input"], dict) else ""
         where = f"{path}{shown}: " if path or shown else ""
         raise ConfigError(f"{where}{message[0].lower()}{message[1:]}.") from None
+
+
+def check(**parameters: Any) -> None:
+    """Refuses parameters of a notebook that are out of range; names that no notebook of ours has pass."""
+    for name in parameters.keys() & PARAMETERS.keys():
+        validate(PARAMETERS[name], parameters[name], name)
 
 
 def _literal(text: str) -> Any:

@@ -128,7 +128,7 @@ def train(
         optimizer.step()
         ema.step(unet.parameters())
         losses[step] = processes.mean(loss).item()
-        checkpoint.after_step(step, losses[step].item(), "diffusion.lr")
+        checkpoint.after_step(step, losses[step].item(), f"diffusion.lr={cfg.lr:g}")
     ema.copy_to(unet.parameters())
     return unet.cpu().eval(), losses.numpy()
 

@@ -1,5 +1,6 @@
 """Style, palette, image grids, and one way to save a figure. Computes nothing."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ import seaborn as sns
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from clsp_utils.artifacts import replace_file
 
 FULL, HALF = 4.8, 2.4  # inches: the width of the paper's text, and half of it
 _PALETTE = sns.color_palette("colorblind")
@@ -32,6 +35,7 @@ COLORS = {
 def set_style() -> None:
     """One look for all notebooks."""
     sns.set_theme("paper", "ticks", "colorblind", rc={
+        "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same on every machine
         "figure.constrained_layout.use": True, "savefig.dpi": 200,
         "font.size": 8, "axes.titlesize": 8, "axes.spines.top": False, "axes.spines.right": False,
     })
@@ -82,13 +86,20 @@ def save_figure(fig: Figure, folder: Path, name: str, table: pd.DataFrame, capti
             the figure's alternative text.
         note: printed on the figure; notebooks pass "smoke" for runs that only test the wiring.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if note:
         fig.text(0.5, 0.5, note, fontsize=40, color="0.5", alpha=0.35, ha="center", va="center", rotation=20)
     # Metadata without dates or versions: the same run writes the same bytes.
-    fig.savefig(folder / f"{name}.png", metadata={"Software": None, "Description": caption})
-    table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
-    shown = Image(folder / f"{name}.png", width=int(fig.get_figwidth() * 150))
+    picture = io.BytesIO()
+    fig.savefig(picture, format="png", metadata={"Software": None, "Description": caption})
+    save_table(table, folder, name)
+    replace_file(folder / f"{name}.png", picture.getvalue())
+    shown = Image(picture.getvalue(), format="png", width=int(fig.get_figwidth() * 150))
     display(shown, metadata={"image/png": {"alt": caption}})
     display(Markdown(f"*{textwrap.fill(caption, 100)}*"))
     plt.close(fig)
+
+
+def save_table(table: pd.DataFrame, folder: Path, name: str) -> None:
+    """Writes `name.csv`, with six digits: what is measured, and not the last bit of a library."""
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g").encode())

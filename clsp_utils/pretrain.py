@@ -62,7 +62,7 @@ def pretrain(
     optimizer = torch.optim.SGD(trained, cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
     per_epoch = len(images) // batch
     total = cfg.epochs * per_epoch
-    losses, scores = torch.zeros(total), torch.full((cfg.epochs,), float("nan"))
+    losses, scores = torch.zeros(total), torch.full((cfg.epochs,), -1.0)
     checkpoint = training.Checkpoint(work, {"method": method, "optimizer": optimizer}, {"losses": losses, "scores": scores})
     start = checkpoint.restore()
     images, labels = torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels)
@@ -104,7 +104,7 @@ def pretrain(
                 scores[epoch] = watch(method.encoder.backbone)
                 method.train()
             write_log(work / "log.csv", cfg, losses, scores, epoch, per_epoch)
-        checkpoint.after_step(step, losses[step].item(), "its lr")
+        checkpoint.after_step(step, losses[step].item(), f"{recipe.settings}.lr={cfg.lr:g}")
     return method.encoder.to("cpu", memory_format=torch.contiguous_format).eval(), losses.numpy()
 
 
@@ -125,5 +125,5 @@ def write_log(path: Path, cfg: Pretrain, losses: Tensor, scores: Tensor, epoch: 
             mean = losses[e * per_epoch : (e + 1) * per_epoch].mean().item()
             last = (e + 1) * per_epoch - 1
             lr = cfg.lr * training.warmup_cosine(last, cfg.epochs * per_epoch, cfg.warmup * per_epoch)
-            score = "" if scores[e].isnan() else f"{scores[e].item():.4f}"
+            score = "" if scores[e] < 0 else f"{scores[e].item():.4f}"
             rows.writerow((e + 1, f"{mean:.5f}", f"{lr:.6f}", score))

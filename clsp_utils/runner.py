@@ -7,17 +7,22 @@ import ast
 import json
 import shlex
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+import psutil
+from filelock import FileLock
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from clsp_utils import config
+from clsp_utils.artifacts import alone, replace_file
 from clsp_utils.config import ConfigError
 
 
@@ -73,7 +78,7 @@ def assign(notebooks: Sequence[Path], profile: str, parameters: dict[str, Any]) 
         own = {}
         for name in plain.keys() & have.keys():
             own[name] = _typed(plain[name], have[name]["default"], name)
-        config.validate(config.Seed, own.get("seed", 0), "seed")
+        config.check(**own)
         assigned.append({"profile": profile, "overrides": overrides} | own)
     return assigned
 
@@ -94,23 +99,30 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], timeout
         RuntimeError: it did not run to its end; one sentence names the cell and the reason.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    reached = [0]  # papermill does not say where a notebook was when it ran out of time or died
     live = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if sys.stderr.isatty() else {}
     try:
         papermill.execute_notebook(
             str(source), str(target), parameters, progress_bar=False, kernel_name="python3",
             execution_timeout=timeout, coalesce_streams=True, cwd=str(source.parent),
             shutdown_kernel="immediate",  # the store needs no farewell, and a graceful one takes seconds
+            on_cell_execute=lambda cell, cell_index: reached.append(cell_index),
             **live,
         )
     except PapermillExecutionError as error:
         reason = f"{error.ename}: {error.evalue}".strip()
         raise RuntimeError(f"cell {_source_position(target, error.cell_index)} failed with {reason}") from None
     except CellTimeoutError:
-        raise RuntimeError(f"a cell ran longer than {timeout:g} s") from None
+        raise RuntimeError(f"cell {_source_position(target, reached[-1])} ran longer than {timeout:g} s") from None
     except DeadKernelError:
-        raise RuntimeError("its kernel died, perhaps for lack of memory") from None
+        raise RuntimeError(
+            f"its kernel died in cell {_source_position(target, reached[-1])}, perhaps for lack of memory"
+        ) from None
     # A cell that calls sys.exit(0) ends the run without an error.
     cells = nbformat.read(target, as_version=4).cells
+    exits = [i for i, cell in enumerate(cells) if any(out.output_type == "error" for out in cell.get("outputs", []))]
+    if exits:
+        raise RuntimeError(f"it stopped early: cell {_source_position(target, exits[0])} called sys.exit")
     pending = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source and not cell.execution_count]
     if pending:
         raise RuntimeError(f"it stopped early: cell {_source_position(target, pending[0])} did not run")
@@ -126,6 +138,32 @@ def _source_position(executed: Path, index: int) -> int:
     return sum("injected-parameters" not in own for own in counted)
 
 
+@contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """The most bytes that the processes below this one hold at once, in the list when all is done.
+
+    Kernel and workers are looked at twice a second. What they share counts for each of them, so
+    that the sum is rather too high than too low.
+    """
+    peak, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            total = 0
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):  # it has just ended
+                    total += process.memory_info().rss
+            peak[0] = max(peak[0], total)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
 def run(
     notebooks: Sequence[Path],
     build: Path,
@@ -135,26 +173,32 @@ def run(
 ) -> int:
     """Runs notebooks one after the other; returns the number that failed.
 
-    Executed copies go to `build/<profile>/notebooks`, names, seconds and errors to
-    `build/<profile>/report.json`. A failure does not stop the notebooks after it.
+    Executed copies go to `build/<profile>/notebooks`, names, seconds, peak memory and errors to
+    `build/<profile>/report.json`. A failure does not stop the notebooks after it. Of two runs that
+    come to the same notebook, one waits until the other has executed it.
     """
     assigned = assign(notebooks, profile, parameters)
     folder = build / profile
+    folder.mkdir(parents=True, exist_ok=True)
     report = []
     for i, (path, own) in enumerate(zip(notebooks, assigned), 1):
-        print(f"[{i}/{len(notebooks)}] {path.stem} …", flush=True)
-        start, error = time.monotonic(), None
-        try:
-            run_notebook(path, folder / "notebooks" / path.name, own, timeout)
-        except Exception as failure:  # whatever it was, it is told and the next notebook runs
-            error = str(failure) or type(failure).__name__
-        seconds = time.monotonic() - start
-        print(f"[{i}/{len(notebooks)}] {path.stem}: {error or 'ok'} ({seconds:.0f} s)", flush=True)
+        name = f"[{i}/{len(notebooks)}] {path.stem}"
+        print(f"{name} …", flush=True)
+        lock = FileLock(folder / f".{path.stem}.lock")
+        with alone(lock, lambda: print(f"{name}: another run executes it; waiting.", flush=True)), peak_memory() as peak:
+            start, error = time.monotonic(), None
+            try:
+                run_notebook(path, folder / "notebooks" / path.name, own, timeout)
+            except Exception as failure:  # whatever it was, it is told and the next notebook runs
+                error = str(failure) or type(failure).__name__
+            seconds = time.monotonic() - start
+        megabytes = round(peak[0] / 1e6)
+        print(f"{name}: {error or 'ok'} ({seconds:.0f} s, {megabytes} MB)", flush=True)
         report.append({
             "name": path.stem, "status": "failed" if error else "ok",
-            "seconds": round(seconds, 1), "error": error, "parameters": own,
+            "seconds": round(seconds, 1), "peak_mb": megabytes, "error": error, "parameters": own,
         })
-        (folder / "report.json").write_text(json.dumps(report, indent=1))
+        replace_file(folder / "report.json", json.dumps(report, indent=1).encode())
     failed = [entry["name"] for entry in report if entry["error"]]
     total = sum(entry["seconds"] for entry in report)
     print(f"{len(report) - len(failed)} of {len(report)} notebooks ran to their end in {total:.0f} s.")

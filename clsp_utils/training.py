@@ -9,10 +9,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -20,8 +21,11 @@ from torch import Tensor
 from clsp_utils import processes
 
 
+EXPLODED = 100  # times the first loss, or times 1 where that is less
+
+
 class Diverged(RuntimeError):
-    """The loss is not a finite number any more; the last good checkpoint is kept."""
+    """Loss or weights are not finite any more, or beyond reason; the last good checkpoint is kept."""
 
 
 def seed_for(*names: Any) -> int:
@@ -69,46 +73,85 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+def save_weights(net: torch.nn.Module, path: Path) -> None:
+    """Writes the tensors of a trained network as safetensors, unless they are not finite.
+
+    Not with safetensors' own `save_file`, which hides what the system said when a disk is full.
+    """
+    state = net.state_dict()
+    if not all_finite(state.values()):
+        raise Diverged("The trained weights are not finite numbers: lower the learning rate.")
+    path.write_bytes(safetensors.torch.save(state))
+
+
 class Checkpoint:
     """The tensors of a loop in one file, replaced as a whole, never half-written.
 
     Args:
-        folder: where the file lives; it is made if missing.
+        folder: where the file lives; it is made if missing. A checkpoint of another folder is not
+            accepted: the store names its folders by all that shapes the loop.
         parts: name -> object with `state_dict` and `load_state_dict`.
-        records: name -> tensor that the loop fills, such as the loss of every step.
+        records: name -> tensor that the loop fills; "losses" holds the loss of every step.
         every: seconds between two saves.
     """
 
     def __init__(self, folder: Path, parts: dict[str, Any], records: dict[str, Tensor], every: float = 15.0):
         self.path, self.parts, self.records, self.every = folder / "checkpoint", parts, records, every
         folder.mkdir(parents=True, exist_ok=True)
-        self.last = time.monotonic()
+        self.start = self.last = time.monotonic()
+        self.earlier = 0.0  # seconds of the sessions that this one goes on from
 
     def restore(self) -> int:
         """Loads the last checkpoint, if there is an intact one; returns the step to go on with."""
-        if not self.path.exists():
-            return 0
-        digest, blob = self.path.read_bytes()[:32], self.path.read_bytes()[32:]
+        step = 0
+        if self.path.exists():
+            try:
+                state = self._read()
+            except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+                os.replace(self.path, self.path.with_suffix(".damaged"))
+                print(f"{self.path} is damaged ({error}): set aside, the stage starts anew.")
+            else:
+                for name, part in self.parts.items():
+                    part.load_state_dict(state[name])
+                for name, record in self.records.items():
+                    record.copy_(state[name])
+                step, self.earlier = state["step"], state["seconds"]
+        (self.path.parent / "seconds").write_text(str(self.earlier))  # the store adds them to its own
+        return step
+
+    def _read(self) -> dict[str, Any]:
+        blob = self.path.read_bytes()
+        digest, blob = blob[:32], blob[32:]
         if hashlib.sha256(blob).digest() != digest:
-            self.path.rename(self.path.with_suffix(".damaged"))
-            print(f"{self.path} is damaged: set aside, the stage starts anew.")
-            return 0
+            raise ValueError("it is not what was written")
         tensors = safetensors.torch.load(blob)
         tree = json.loads(tensors.pop("tree").numpy().tobytes())
         state = _unflatten(tree, tensors)
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        for name, record in self.records.items():
-            record.copy_(state[name])
-        return state["step"]
+        if state["folder"] != self.path.parent.name:
+            raise ValueError(f"it is of {state['folder']}")
+        return state
 
-    def save(self, step: int) -> None:
-        """`step` is the next step to do. Of several processes the first one writes."""
+    def save(self, step: int, advice: str = "the learning rate") -> None:
+        """`step` is the next step to do. Of several processes the first one writes.
+
+        Raises:
+            Diverged: something in it is not finite; the file is left as it was.
+        """
         if processes.rank() > 0:
             return
         tensors: dict[str, Tensor] = {}
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        tree = _flatten(state | self.records | {"step": step}, tensors)
+        state |= self.records | {
+            "step": step, "folder": self.path.parent.name,
+            "seconds": self.earlier + time.monotonic() - self.start,
+        }
+        tree = _flatten(state, tensors)
+        if not all_finite(tensors.values()):
+            raise Diverged(f"The weights are not finite numbers after step {step - 1}: lower {advice}.")
         tensors["tree"] = torch.frombuffer(bytearray(json.dumps(tree).encode()), dtype=torch.uint8)
         blob = safetensors.torch.save(tensors)
         new = self.path.with_suffix(".new")
@@ -121,10 +164,11 @@ class Checkpoint:
 
     def after_step(self, step: int, loss: float, advice: str) -> None:
         """Saves when it is time; stops a run that has diverged."""
-        if not math.isfinite(loss):
-            raise Diverged(f"The loss is {loss} at step {step}: lower {advice}.")
+        exploded = step > 0 and loss > EXPLODED * max(1.0, self.records["losses"][0].item())
+        if exploded or not math.isfinite(loss):
+            raise Diverged(f"The loss is {loss:g} at step {step}: lower {advice}.")
         if time.monotonic() - self.last >= self.every:
-            self.save(step + 1)
+            self.save(step + 1, advice)
 
 
 def _flatten(node: Any, tensors: dict[str, Tensor]) -> Any:
