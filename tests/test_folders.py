@@ -157,9 +157,10 @@ def test_resizing_averages(tmp_path, name):
 
 def test_a_jpeg_is_decoded_no_smaller_than_it_is_needed(tmp_path):
     small = np.random.default_rng(0).integers(80, 176, (SIZE, SIZE, 1), dtype=np.uint8).repeat(3, 2)
-    Image.fromarray(small.repeat(16, 0).repeat(16, 1)).save(tmp_path / "a.jpg", quality=95)
+    Image.fromarray(small.repeat(4, 0).repeat(4, 1)).save(tmp_path / "a.jpg", quality=95)
     found = read_image(tmp_path / "a.jpg", SIZE)
-    assert np.abs(found.astype(int) - small).mean() < 4
+    whole = Image.open(tmp_path / "a.jpg").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    assert np.abs(found.astype(int) - whole).mean() < 3
 
 
 def test_a_turned_photograph_is_turned_back(tmp_path):

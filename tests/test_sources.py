@@ -252,6 +252,8 @@ def test_a_full_disk_and_full_memory_are_named(user, cifar10, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sources.shutil, "copyfileobj", fail(OSError(28, "No space left on device")))
         assert refusal("cifar10", path) == f"{path}: No space left on device."
+        own = write(user.parent / "home" / "data" / ARCHIVE, cifar10.archive)
+        assert refusal("cifar10") == f"{own.parent}: No space left on device."
     monkeypatch.setattr(sources, "fit", fail(MemoryError()))
     assert "size=32: the images do not fit into memory" in refusal("cifar10", path)
 
@@ -548,6 +550,7 @@ def test_imagenet_without_a_listed_class_is_refused(imagenet):
     (WNIDS[:99], "there are 99 different wnids"),
     (WNIDS + [WNIDS[0], "n12345678"], "there are 101 different wnids"),
     ([*WNIDS[:99], "../../secret"], "not with ../../secret"),
+    ([*WNIDS[:99], WNIDS[99] + "/.."], f"not with {WNIDS[99]}/.."),
     ([*WNIDS[:99], "\x00\x1b"], "not with \\x00\\x1b"),
     ([], "there are 0 different wnids"),
 ])
