@@ -191,7 +191,7 @@ def test_an_error_of_a_run_side_by_side_arrives(home, threads):
     threads(2)
     c = Companion("smoke", 0, f"{QUICK} simclr.lr=1e30")
     assert workers.count(2) == 2
-    with pytest.raises(training.Diverged, match="lower its lr"):
+    with pytest.raises(training.Diverged, match="lower simclr.lr"):
         c._side_by_side([{"method": "SimCLR", "seed": seed, "bank": None} for seed in (0, 1)])
     assert not multiprocessing.active_children()
 
