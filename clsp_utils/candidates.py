@@ -75,13 +75,14 @@ def class_samples(
     """k samples of each label's class from a class-conditional model: the rival of interpolation.
 
     Args:
-        labels: `(B,)`.
+        labels: `(B,)`; -1 gives any class.
 
     Returns:
         uint8 `(B, k, H, W, 3)`.
     """
     device = training.device()
     unet = unet.to(device)
+    labels = np.where(labels < 0, unet.config.num_class_embeds - 1, labels)
     g = training.generator(seed, "class samples", device=device)
     side = unet.config.sample_size
     noise = torch.randn(len(labels) * k, 3, side, side, generator=g, device=device)

@@ -278,12 +278,13 @@ class Companion:
 
     def untrained(self) -> Encoder:
         """The encoder that SimCLR starts from."""
-        return build(self.settings_of("SimCLR"), len(self.train.class_names)).encoder.eval()
+        return build(self.settings_of("SimCLR"), 0).encoder.eval()
 
     def _encoder(self, method: str, seed: int | None = None, bank: Artifact | None = None, **changes) -> tuple:
         """What the store needs to know of an encoder: settings, how to make it, keys of its inputs."""
         cfg = self.settings_of(method, seed, **changes)
         recipe = METHODS[method]
+        anchors = self.train.labelled if recipe.needs_labels else self.train
         if recipe.needs_bank:
             bank = bank or self.bank(conditional=recipe.third == "class")
 
@@ -291,7 +292,7 @@ class Companion:
             candidates = np.load(bank / "bank.npy", mmap_mode="r")[:n] if bank else None
             with workers.one_thread():
                 return pretrain(
-                    settings, self.train.images[:n], self.train.labels[:n], self.statistics, work, self.precision,
+                    settings, anchors.images[:n], anchors.labels[:n], self.statistics, work, self.precision,
                     candidates, self._watch,
                 )
 
@@ -300,7 +301,7 @@ class Companion:
                 train(Path(work), config.change(cfg, epochs=1, watch_every=0), n * cfg.batch)
 
         def make(out: Path, work: Path) -> None:
-            n_images = cfg.epochs * len(self.train)
+            n_images = cfg.epochs * len(anchors)
             self._announce(method, n_images * 6.5e-4, trial, n_images // cfg.batch)
             encoder, losses = train(work, cfg)
             training.save_weights(encoder, out / "encoder.safetensors")
@@ -315,8 +316,9 @@ class Companion:
 
     def _watch(self, backbone: torch.nn.Module) -> float:
         """kNN accuracy within the training images, of which a fifth is held out."""
-        features = evaluate.run_network(backbone, self.train.images, self.statistics, self.precision)
-        return evaluate.held_out_knn(features, self.train, (20,))[20]
+        anchors = self.train.labelled
+        features = evaluate.run_network(backbone, anchors.images, self.statistics, self.precision)
+        return evaluate.held_out_knn(features, anchors, (20,))[20]
 
     def encoder(self, method: str, seed: int | None = None, bank: Artifact | None = None, **changes) -> Artifact:
         """An encoder trained by `method`, the methods with synthetic positives from `bank`."""
@@ -336,7 +338,7 @@ class Companion:
 
     def load_encoder(self, method: str, artifact: Artifact) -> Encoder:
         """The trained network of an encoder artifact, in eval mode."""
-        encoder = build(self.settings_of(method), len(self.train.class_names)).encoder
+        encoder = build(self.settings_of(method), int(self.train.labels.max()) + 1).encoder
         encoder.load_state_dict(load_file(artifact / "encoder.safetensors"))
         return encoder.eval()
 
@@ -396,5 +398,6 @@ class Companion:
         return logits.argmax(1).numpy()
 
     def agreement(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """Share of images that the classifier gives `labels`."""
-        return float((self.classify(images) == labels).mean())
+        """Share of images that the classifier gives `labels`; those without a label (-1) do not count."""
+        known = labels >= 0
+        return float((self.classify(images[known]) == labels[known]).mean())

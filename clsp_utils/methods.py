@@ -163,6 +163,10 @@ class Recipe:
     third: str | None = None  # None, "view" (of the anchor), "synthetic" (a candidate), "class" (a sample of its class)
 
     @property
+    def needs_labels(self) -> bool:
+        return self.base in (Supervised, SupCon)
+
+    @property
     def needs_bank(self) -> bool:
         return self.third in ("synthetic", "class")
 

@@ -1,5 +1,6 @@
 """The companion: keys hold what shaped a result, and what is stored is not made again."""
 
+import dataclasses
 import multiprocessing
 from types import SimpleNamespace
 
@@ -255,3 +256,22 @@ def test_the_table_beside_the_paper_names_the_command_until_there_is_a_result(ho
     table = beside_the_paper()
     assert table.loc["CIFAR10", "CLSP-SimCLR"]["ours"] == "94.00 ± 0.20 (3 seeds)"
     assert table.loc["CIFAR10", "CLSP-SimCLR"]["command"] == "" and table.loc["CIFAR10", "SimCLR"]["command"]
+
+
+def test_unlabelled_images_train_but_are_not_judged(home, monkeypatch):
+    c = Companion("smoke", 0, QUICK)
+    some = dataclasses.replace(c.train, labels=np.where(np.arange(len(c.train)) % 2, -1, c.train.labels))
+    c._splits = (some, c.test)
+    seen = {}
+
+    def pretrain(cfg, images, *rest):
+        seen[cfg.method] = len(images)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(companion, "pretrain", pretrain)
+    for method in ("SimCLR", "supervised", "SupCon"):
+        with pytest.raises(KeyboardInterrupt):
+            c.encoder(method)
+    assert seen == {"SimCLR": len(some), "supervised": len(some.labelled), "SupCon": len(some.labelled)}
+    monkeypatch.setattr(c, "classify", lambda images: np.zeros(len(images), int))
+    assert c.agreement(some.images[:4], np.array([0, -1, 1, -1])) == 0.5
