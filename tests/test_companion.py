@@ -225,3 +225,11 @@ def test_reported_results_have_the_four_methods():
     assert set(table["method"]) == {"SimCLR", "MoCoV2", "CLSP-SimCLR", "CLSP-MoCoV2"}
     assert table["top1"].between(0, 100).all() and table["top1"].gt(1).all()  # percent
     assert not table.duplicated(["source", "dataset", "method", "backbone"]).any()
+
+
+@pytest.mark.parametrize("p_flip", [0.0, 0.5])
+def test_linear_evaluation_mirrors_where_the_views_do(home, monkeypatch, p_flip):
+    seen = []
+    monkeypatch.setattr(companion.evaluate, "score", lambda *args: seen.append(args[-1]) or {})
+    Companion("smoke", 0, f"{QUICK} simclr.views.p_flip={p_flip}").scores("SimCLR", 0)
+    assert seen == [p_flip > 0]
