@@ -149,11 +149,11 @@ def sample(
     scheduler = DDIMScheduler(**NOISE, timestep_spacing="trailing", clip_sample=True)
     scheduler.set_timesteps(steps)
     x = noise
-    for t in scheduler.timesteps:
-        with training.autocast(noise.device, precision):
+    with training.autocast(noise.device, precision):  # around all steps: weights are rounded once
+        for t in scheduler.timesteps:
             features = encode(unet, x, t)
             if edit is not None:
                 features = edit(features, t)
             eps = decode(unet, *features)
-        x = scheduler.step(eps.float(), t, x, eta=eta, generator=g).prev_sample
+            x = scheduler.step(eps.float(), t, x, eta=eta, generator=g).prev_sample
     return to_uint8(x)
