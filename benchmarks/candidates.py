@@ -19,7 +19,7 @@ TIMED = 2  # of the authors' 100 steps
 
 def measure(quick: bool) -> dict:
     cfg = Candidates(k=K)
-    shape, size, rounds = (UNet(channels=(8, 8)), 8, 1) if quick else (CIFAR, 32, 5)
+    shape, size, rounds = (UNet(channels=(8, 8)), 8, 1) if quick else (CIFAR, 32, 3)
     torch.manual_seed(0)
     unet = diffusion.build_unet(shape, size).eval()
     # Random pixels: no operation here takes longer for one image than for another.
