@@ -348,8 +348,9 @@ class Companion:
 
         def make(out: Path, work: Path) -> None:
             backbone = self.load_encoder(method, artifact).backbone
+            flip = self.settings_of(method, seed, **changes).views.p_flip > 0  # where mirroring keeps the class
             result = evaluate.score(
-                backbone, self.train, self.test, self.statistics, self.cfg.probe, seed, self.precision
+                backbone, self.train, self.test, self.statistics, self.cfg.probe, seed, self.precision, flip
             )
             (out / "scores.json").write_text(json.dumps(result))
 

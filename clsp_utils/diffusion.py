@@ -178,14 +178,14 @@ def sample(
     x = noise
     if labels is not None:
         labels = torch.cat([labels, torch.full_like(labels, unet.config.num_class_embeds - 1)])
-    for t in scheduler.timesteps:
-        with training.autocast(noise.device, precision):
+    with training.autocast(noise.device, precision):  # around all steps: weights are rounded once
+        for t in scheduler.timesteps:
             features = encode(unet, x if labels is None else torch.cat([x, x]), t, labels)
             if edit is not None:
                 features = edit(features, t)
-            eps = decode(unet, *features)
-        if labels is not None:
-            with_class, without = eps.float().chunk(2)
-            eps = with_class + guidance * (with_class - without)
-        x = scheduler.step(eps.float(), t, x, eta=eta, generator=g).prev_sample
+            eps = decode(unet, *features).float()
+            if labels is not None:
+                with_class, without = eps.chunk(2)
+                eps = with_class + guidance * (with_class - without)
+            x = scheduler.step(eps, t, x, eta=eta, generator=g).prev_sample
     return to_uint8(x)

@@ -35,25 +35,40 @@ def run_network(
 
 
 def linear_probe(
-    train: Tensor, train_labels: Tensor, test: Tensor, cfg: Probe, seed: int
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    cfg: Probe,
+    seed: int,
+    mirrored: Tensor | None = None,
 ) -> Tensor:
     """Predictions `(M,)` of a linear classifier trained on frozen features `(N, D)`.
 
     SGD with momentum 0.9, the learning rate falling to a tenth at 60 % and at 80 % of the epochs
     (method, section 2). Features are standardised with the training features' mean and deviation.
+
+    Args:
+        mirrored: features of the mirrored training images; each epoch then takes, image by image,
+            one of the two at random.
     """
     mean, std = train.mean(0), train.std(0) + 1e-6
     train, test = (train - mean) / std, (test - mean) / std
+    if mirrored is not None:
+        mirrored = (mirrored - mean) / std
     classifier = nn.Linear(train.shape[1], int(train_labels.max()) + 1)
     nn.init.zeros_(classifier.weight), nn.init.zeros_(classifier.bias)
     optimizer = torch.optim.SGD(classifier.parameters(), cfg.lr, momentum=0.9)
     for epoch in range(cfg.epochs):
         passed = sum(epoch >= share * cfg.epochs for share in (0.6, 0.8))
         training.set_lr(optimizer, cfg.lr * 0.1**passed)
-        order = torch.randperm(len(train), generator=training.generator(seed, "probe", epoch))
+        g = training.generator(seed, "probe", epoch)
+        order = torch.randperm(len(train), generator=g)
+        x = train
+        if mirrored is not None:
+            x = torch.where(torch.rand(len(train), 1, generator=g) < 0.5, mirrored, train)
         for rows in order.split(cfg.batch):
             optimizer.zero_grad()
-            F.cross_entropy(classifier(train[rows]), train_labels[rows]).backward()
+            F.cross_entropy(classifier(x[rows]), train_labels[rows]).backward()
             optimizer.step()
     with torch.inference_mode():
         return classifier(test).argmax(1)
@@ -91,18 +106,30 @@ def accuracy(predictions: Tensor, labels: Tensor) -> float:
 
 
 def score(
-    backbone: nn.Module, train: Images, test: Images, statistics: tuple, cfg: Probe, seed: int, precision: str
+    backbone: nn.Module,
+    train: Images,
+    test: Images,
+    statistics: tuple,
+    cfg: Probe,
+    seed: int,
+    precision: str,
+    flip: bool = False,
 ) -> dict:
     """Linear and kNN top-1 of a frozen backbone: `{"linear", "knn", "k"}`, shares in [0, 1].
 
-    Images without a label are left out.
+    Images without a label are left out. With `flip` the linear classifier trains on images that are
+    mirrored at random.
     """
     train, test = train.labelled, test.labelled
     features = [run_network(backbone, part.images, statistics, precision) for part in (train, test)]
+    mirrored = None
+    if flip:
+        mirrored = run_network(backbone, train.images[:, :, ::-1].copy(), statistics, precision)
     labels = [torch.from_numpy(part.labels) for part in (train, test)]
     k = choose_k(features[0], train, cfg.neighbours)
+    predicted = linear_probe(features[0], labels[0], features[1], cfg, seed, mirrored)
     return {
-        "linear": accuracy(linear_probe(features[0], labels[0], features[1], cfg, seed), labels[1]),
+        "linear": accuracy(predicted, labels[1]),
         "knn": accuracy(knn(features[0], labels[0], features[1], k), labels[1]),
         "k": k,
     }

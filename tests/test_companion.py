@@ -275,3 +275,11 @@ def test_unlabelled_images_train_but_are_not_judged(home, monkeypatch):
     assert seen == {"SimCLR": len(some), "supervised": len(some.labelled), "SupCon": len(some.labelled)}
     monkeypatch.setattr(c, "classify", lambda images: np.zeros(len(images), int))
     assert c.agreement(some.images[:4], np.array([0, -1, 1, -1])) == 0.5
+
+
+@pytest.mark.parametrize("p_flip", [0.0, 0.5])
+def test_linear_evaluation_mirrors_where_the_views_do(home, monkeypatch, p_flip):
+    seen = []
+    monkeypatch.setattr(companion.evaluate, "score", lambda *args: seen.append(args[-1]) or {})
+    Companion("smoke", 0, f"{QUICK} simclr.views.p_flip={p_flip}").scores("SimCLR", 0)
+    assert seen == [p_flip > 0]

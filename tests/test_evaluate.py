@@ -109,6 +109,23 @@ def test_linear_probe_lowers_its_rate_twice(monkeypatch):
     np.testing.assert_allclose(rates, [2.0] * 6 + [0.2] * 2 + [0.02] * 2)
 
 
+def test_linear_probe_takes_both_copies():
+    # The mirrored copies lie elsewhere, and only training on them shows which class is where.
+    train, labels = blobs(300, 0.05)
+    mirrored = train.roll(3, 1)
+    both = linear_probe(train, labels, mirrored, PROBE, 0, mirrored)
+    assert evaluate.accuracy(both, labels) > 0.99
+    assert evaluate.accuracy(linear_probe(train, labels, train, PROBE, 0, mirrored), labels) > 0.99
+    assert evaluate.accuracy(linear_probe(train, labels, mirrored, PROBE, 0), labels) < 0.7
+
+
+def test_linear_probe_with_equal_copies_is_the_one_without():
+    (train, labels), (test, _) = blobs(300, 0.5), blobs(600, 0.5, seed=1)
+    assert torch.equal(
+        linear_probe(train, labels, test, PROBE, 0), linear_probe(train, labels, test, PROBE, 0, train.clone())
+    )
+
+
 # Networks and scores ----------------------------------------------------------------------------
 
 STATISTICS = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
@@ -172,6 +189,18 @@ def test_score_chooses_without_the_test_split():
     assert other["k"] == scores["k"]
     for name in ("linear", "knn"):
         assert other[name] == pytest.approx(1 - scores[name])
+
+
+def test_score_with_flips_cannot_tell_left_from_right():
+    labels = np.arange(200) % 2
+    images = np.random.default_rng(0).integers(0, 128, (200, 4, 4, 3), dtype=np.uint8)
+    images[labels == 0, :, :2] += 127
+    images[labels == 1, :, 2:] += 127
+    data = as_images(images, labels)
+    args = (nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), data, data, STATISTICS, PROBE, 0, "fp32")
+    plain, flipped = evaluate.score(*args), evaluate.score(*args, flip=True)
+    assert plain["linear"] > 0.95 and flipped["linear"] < 0.75
+    assert flipped["knn"] == plain["knn"]
 
 
 # Statistics -------------------------------------------------------------------------------------

@@ -1,0 +1,58 @@
+"""Candidates a second, CIFAR-shaped UNet, eight candidates an anchor: python benchmarks/candidates.py"""
+
+from functools import partial
+
+import authors
+import numpy as np
+import report
+import torch
+from report import Way
+
+from clsp_utils import diffusion
+from clsp_utils.candidates import interpolate
+from clsp_utils.config import Candidates, UNet
+
+CIFAR = UNet(channels=(128, 256, 256, 256), layers=2, attention=(16,), dropout=0.1, groups=32)
+K, STEPS, ETA = 8, 100, 0.1  # the authors'
+TIMED = 2  # of the authors' 100 steps
+
+
+def measure(quick: bool) -> dict:
+    cfg = Candidates(k=K)
+    shape, size, rounds = (UNet(channels=(8, 8)), 8, 1) if quick else (CIFAR, 32, 3)
+    torch.manual_seed(0)
+    unet = diffusion.build_unet(shape, size).eval()
+    # Random pixels: no operation here takes longer for one image than for another.
+    anchors = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), dtype=np.uint8)
+
+    def theirs(n: int) -> Way:
+        x = diffusion.to_diffusion_range(torch.from_numpy(anchors[:n])).repeat_interleave(K, 0)
+        noise, g = torch.randn(x.shape), torch.Generator()
+        run = partial(authors.interpolate, unet, x, noise, cfg.mix_weight, STEPS, ETA, g, g, only=TIMED)
+        return Way(run, n * K * TIMED / STEPS)
+
+    def ours(n: int, precision: str, steps: int = cfg.steps, share: float = 1.0) -> Way:
+        run = partial(interpolate, unet, anchors[:n], cfg.mix_weight, K, steps, cfg.eta, 0, precision)
+        return Way(run, n * K * share)
+
+    fp32, large = f"+ {cfg.steps} steps", "+ 64 images at a time"
+    ways = {
+        "authors' way": theirs(2),
+        "one encoding of the anchor for its 8 candidates": ours(2, "fp32", TIMED, TIMED / STEPS),
+        fp32: ours(2, "fp32"),
+    }
+    if "bf16" in report.precisions():
+        ways |= {"+ bf16": ours(2, "bf16"), large: ours(8, "bf16")}
+    rates = report.alternate(ways, rounds)
+    return {
+        "what": f"candidates, k = {K}, {size} px, UNet of {sum(p.numel() for p in unet.parameters()):,} parameters",
+        "baseline": f"fp32, DDIM, {STEPS} steps, the anchor encoded for each candidate, 16 images at a time; "
+        f"{TIMED} steps are timed and count as {TIMED}/{STEPS}, since a step costs the same at each t",
+        "quality": "not measured here: the UNet is untrained",
+        **report.headline(rates, ratio_fp32=fp32, ratio_bf16=large),
+        "ablation": report.ablation(rates, "candidates/s"),
+    }
+
+
+if __name__ == "__main__":
+    report.main(measure)

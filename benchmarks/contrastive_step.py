@@ -1,0 +1,85 @@
+"""Samples a second of CLSP-SimCLR, ResNet-18, three views of 32 px: python benchmarks/contrastive_step.py"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import authors
+import numpy as np
+import report
+import torch
+from report import Way
+
+from clsp_utils import training
+from clsp_utils.config import Encoder, Pretrain, Views
+from clsp_utils.pretrain import draw_candidates, pretrain
+from clsp_utils.views import augment
+
+RESNET18 = Encoder(layers=(2, 2, 2, 2), width=64, stem_stride=1, hidden=4096, projection=256)
+STATISTICS = ((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+VIEWS = Views(crop_area=(0.08, 1.0), p_flip=0.5)
+STEPS, BATCHES = 2, 16  # timed at a time: training steps, batches of the loader alone
+
+
+def measure(quick: bool) -> dict:
+    batch, size, rounds = (8, 8, 1) if quick else (256, 32, 4)
+    encoder = Encoder(layers=(1,), width=8, hidden=16, projection=8) if quick else RESNET18
+    cfg = Pretrain(
+        method="CLSP-SimCLR", encoder=encoder, views=VIEWS, epochs=1, batch=batch, lr=0.05, clsp_ramp=0, warmup=0
+    )
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (BATCHES * batch, size, size, 3), dtype=np.uint8)
+    bank = rng.integers(0, 256, (len(images), 8, size, size, 3), dtype=np.uint8)
+    samples = authors.SixViews(images, bank, authors.pipeline(VIEWS, size, STATISTICS))
+
+    # Training. The authors' loader goes on without end: while a step computes, its workers make as
+    # many views as the step took.
+    batches = iter(authors.loader(samples, batch, endless=True))
+    labels = np.zeros(len(images), np.int64)
+
+    def theirs(precision: str) -> Way:
+        method = authors.Contrastive(cfg, batches, precision)
+        return Way(lambda: [method.step() for _ in range(STEPS)], STEPS * batch)
+
+    def ours(precision: str) -> Way:
+        def run() -> None:
+            with TemporaryDirectory() as work:
+                n = STEPS * batch
+                pretrain(cfg, images[:n], labels[:n], STATISTICS, Path(work), precision, bank[:n])
+
+        return Way(run, STEPS * batch)
+
+    ways = {"authors' way": theirs("fp32"), "package, fp32": ours("fp32")}
+    if "bf16" in report.precisions():
+        ways |= {"authors' way, bf16": theirs("bf16"), "package, bf16": ours("bf16")}
+    rates = report.alternate(ways, rounds)
+    del batches
+
+    # Loader and views alone.
+    epoch = authors.loader(samples, batch)
+    pixels = torch.from_numpy(images)
+    g = training.generator(0)
+
+    def our_epoch() -> None:
+        for rows in torch.randperm(len(pixels), generator=g).split(batch):
+            x = pixels[rows]
+            for source in (x, x, draw_candidates(bank, rows, g)):
+                augment(source, VIEWS, STATISTICS, g)
+
+    loaders = {
+        "authors' loader": Way(lambda: [None for _ in epoch], len(images)),
+        "package's": Way(our_epoch, len(images)),
+    }
+    loader_rates = report.alternate(loaders, rounds + 1)
+    unit = "samples/s"
+    return {
+        "what": f"CLSP-SimCLR, batch {batch}, three views of {size} px",
+        "baseline": "fp32, six PIL pipelines a sample, one DataLoader worker a core",
+        **report.headline(rates, ratio_fp32="package, fp32", ratio_bf16="package, bf16"),
+        **report.headline(loader_rates, ratio_loader="package's"),
+        "ablation": report.ablation(rates, unit),
+        "loader": report.ablation(loader_rates, unit),
+    }
+
+
+if __name__ == "__main__":
+    report.main(measure)

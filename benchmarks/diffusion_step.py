@@ -1,0 +1,61 @@
+"""Images a second of diffusion training, CIFAR-shaped UNet: python benchmarks/diffusion_step.py"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import authors
+import numpy as np
+import report
+import torch
+from report import Way
+
+from clsp_utils import config, data, diffusion
+from clsp_utils.config import Diffusion, UNet
+
+CIFAR = UNet(channels=(128, 256, 256, 256), layers=2, attention=(16,), dropout=0.1, groups=32)
+STEPS = 4  # timed at a time
+
+
+def measure(quick: bool) -> dict:
+    shape, size, batch, rounds, long = (UNet(channels=(8, 8)), 8, 8, 1, 6) if quick else (CIFAR, 32, 16, 4, 25)
+    train, _ = data.load(config.Data(size=size))
+    # The authors' objective: every t weighs the same, and no middle is exchanged or silenced.
+    cfg = Diffusion(
+        unet=shape, steps=STEPS, batch=batch, lr=2e-4, flip=True, snr_gamma=0, second_noise=0, silent_middle=0
+    )
+    view = authors.flipped(0.5, ([0.5] * 3, [0.5] * 3))
+    batches = iter(authors.loader(authors.OneView(train.images, train.labels, view), batch, endless=True))
+
+    def theirs(precision: str) -> Way:
+        torch.manual_seed(0)
+        method = authors.Diffusion(diffusion.build_unet(shape, size), batches, cfg.lr, cfg.clip, precision)
+        return Way(lambda: [method.step() for _ in range(STEPS)], STEPS * batch)
+
+    def train_for(steps: int, precision: str) -> np.ndarray:
+        with TemporaryDirectory() as work:
+            settings = config.change(cfg, steps=steps, warmup=max(1, steps // 10))
+            return diffusion.train(settings, train.images, 0, Path(work), precision)[1]
+
+    def ours(precision: str) -> Way:
+        return Way(lambda: train_for(STEPS, precision), STEPS * batch)
+
+    ways = {"authors' way": theirs("fp32"), "package, fp32": ours("fp32")}
+    if "bf16" in report.precisions():
+        ways |= {"authors' way, bf16": theirs("bf16"), "package, bf16": ours("bf16")}
+    rates = report.alternate(ways, rounds)
+    # Both precisions see the same images, noises and times.
+    losses = {precision: train_for(long, precision) for precision in report.precisions()}
+    tail = {precision: float(x[-long // 3 :].mean()) for precision, x in losses.items()}
+    print(f"loss, mean of the last {long // 3} of {long} steps: {tail}")
+    return {
+        "what": f"diffusion training, batch {batch}, {size} px",
+        "baseline": "fp32, Adam, the average of the weights one tensor at a time, PIL flips, one DataLoader "
+        "worker a core; of the package a whole call is timed, the building of the UNet in it",
+        **report.headline(rates, ratio_fp32="package, fp32", ratio_bf16="package, bf16"),
+        "ablation": report.ablation(rates, "images/s"),
+        "loss": {"steps": long, "first": {p: float(x[0]) for p, x in losses.items()}, "end": tail},
+    }
+
+
+if __name__ == "__main__":
+    report.main(measure)
