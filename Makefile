@@ -1,15 +1,19 @@
-# make figures [PROFILE=laptop|smoke] | make test | make lab | make clean
+# make figures [PROFILE=laptop|smoke] | make test | make reliability | make lab | make clean
 PYTHON ?= python3
 PROFILE ?= laptop
 BIN := .venv/bin
 
-.PHONY: figures test lab strip clean
+.PHONY: figures test reliability lab strip clean
 
 figures: .venv/ready
 	$(BIN)/python -m clsp_utils run --profile $(PROFILE) $(ARGS)
 
 test: .venv/ready
 	$(BIN)/python -m pytest $(ARGS)
+
+# The long version of what `make test` runs of it; counts go to tests/reliability/results.json.
+reliability: .venv/ready
+	$(BIN)/python -m pytest tests/reliability --rounds long --results tests/reliability/results.json $(ARGS)
 
 lab: .venv/ready
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks

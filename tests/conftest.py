@@ -14,6 +14,11 @@ from clsp_utils import training  # noqa: E402
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--rounds", choices=("short", "long"), default="short", help="how often tests/reliability tries")
+    parser.addoption("--results", help="file for the counts of tests/reliability")
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """An empty folder in the place of the project's for artifacts, builds and figures."""
