@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from clsp_utils import candidates, training
+from clsp_utils import companion, training
 from clsp_utils.companion import Companion
 
 OVERRIDES = (
@@ -100,7 +100,7 @@ def _keep_diary(path):
     def note(what, where="", number=0):
         os.write(diary, f"{time.monotonic()} {what} {where} {number}\n".encode())
 
-    after_step, restore, interpolate = training.Checkpoint.after_step, training.Checkpoint.restore, candidates.interpolate
+    after_step, restore, interpolate = training.Checkpoint.after_step, training.Checkpoint.restore, companion.interpolate
 
     def noted_restore(self):
         step = restore(self)
@@ -116,7 +116,7 @@ def _keep_diary(path):
         return interpolate(*arguments)
 
     training.Checkpoint.restore, training.Checkpoint.after_step = noted_restore, noted_step
-    candidates.interpolate = noted_interpolate
+    companion.interpolate = noted_interpolate
 
 
 def read_diary(home):
@@ -163,7 +163,7 @@ def die_at(point, count_in=None):
 def die_after(entries):
     """SIGKILL in the middle, when so many steps or batches are done and all of them are on the disk."""
     done = [0]
-    after_step, interpolate = training.Checkpoint.after_step, candidates.interpolate
+    after_step, interpolate = training.Checkpoint.after_step, companion.interpolate
 
     def count():
         done[0] += 1
@@ -179,7 +179,7 @@ def die_after(entries):
         count()
         return interpolate(*arguments)
 
-    training.Checkpoint.after_step, candidates.interpolate = step, batch
+    training.Checkpoint.after_step, companion.interpolate = step, batch
 
 
 def limit_files(size):

@@ -182,7 +182,7 @@ def test_the_pickle_does_its_mischief_where_pickles_are_read(tmp_path):
 
 @pytest.mark.item("7 pickles", "artifacts")
 @pytest.mark.parametrize("folder, name, read", [
-    ("diffusion", "unet.safetensors", load_file),
+    ("diffusion", "diffusion_pytorch_model.safetensors", load_file),
     ("encoder", "encoder.safetensors", load_file),
     ("candidates", "bank.npy", lambda path: np.load(path, mmap_mode="r")),
     ("diffusion", "losses.npy", np.load),

@@ -40,18 +40,23 @@ class Loop:
 
     def __init__(self, folder):
         self.net = torch.nn.Linear(2, 2)
-        self.checkpoint = training.Checkpoint(folder, {"net": self.net}, torch.zeros(10), every=0)
+        self.losses = torch.zeros(10)
+        self.checkpoint = training.Checkpoint(folder, {"net": self.net}, {"losses": self.losses}, every=0)
+
+    def after_step(self, step, loss):
+        self.losses[step] = loss
+        self.checkpoint.after_step(step, loss, "lr")
 
 
 @pytest.mark.item("8 numbers", "last good checkpoint kept")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_spoilt_weights_do_not_replace_a_good_checkpoint(tmp_path, value):
     loop = Loop(tmp_path)
-    loop.checkpoint.after_step(0, 1.0, "lr")
+    loop.after_step(0, 1.0)
     good = (tmp_path / "checkpoint").read_bytes()
     loop.net.weight.data[0, 0] = value
     with pytest.raises(training.Diverged, match="after step 1: lower lr"):
-        loop.checkpoint.after_step(1, 1.0, "lr")
+        loop.after_step(1, 1.0)
     assert (tmp_path / "checkpoint").read_bytes() == good
     with pytest.raises(training.Diverged):
         training.save_weights(loop.net, tmp_path / "weights")
@@ -62,12 +67,12 @@ def test_spoilt_weights_do_not_replace_a_good_checkpoint(tmp_path, value):
 @pytest.mark.parametrize("first, loss, stops", [(1.0, 99.0, False), (1.0, 101.0, True), (5.0, 400.0, False), (0.01, 50.0, False)])
 def test_loss_beyond_reason_stops_the_stage(tmp_path, first, loss, stops):
     loop = Loop(tmp_path)
-    loop.checkpoint.after_step(0, first, "lr")
+    loop.after_step(0, first)
     if stops:
         with pytest.raises(training.Diverged, match="The loss is 101 at step 1: lower lr"):
-            loop.checkpoint.after_step(1, loss, "lr")
+            loop.after_step(1, loss)
     else:
-        loop.checkpoint.after_step(1, loss, "lr")
+        loop.after_step(1, loss)
 
 
 @pytest.mark.item("8 numbers", "versions")
