@@ -5,7 +5,6 @@ result holds exactly the settings that shaped it and the keys of what it was mad
 """
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -211,9 +210,6 @@ class Companion:
             what = "samples of each class" if conditional else f"candidates, w = {cfg.mix_weight:g}"
             n_batches = -(-n // cfg.batch)
             self._announce(what, n * cfg.k * cfg.steps * 1.5e-3, trial, n_batches * cfg.steps // processes.world())
-            size, free = n * cfg.k * np.prod(shape) / 1e9, shutil.disk_usage(work).free / 1e9
-            if size > free:
-                raise StoreError(f"candidates.k={cfg.k}: the bank takes {size:.1f} GB, and {free:.1f} GB are free.")
             if processes.rank() == 0:
                 open_bank(work, n, cfg.k, cfg.batch, shape)
             processes.wait_for_all()

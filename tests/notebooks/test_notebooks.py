@@ -107,7 +107,7 @@ def test_plain_papermill_from_another_directory(tmp_path):
 
 @pytest.mark.slow
 def test_damaged_artifact_is_made_anew(smoke):
-    [weights] = (smoke / "artifacts/diffusion").glob("*/unet/*.safetensors")
+    [weights] = (smoke / "artifacts/diffusion").glob("*/diffusion_pytorch_model.safetensors")
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     result = clsp(smoke, "run", "01", "--profile", "smoke")
