@@ -17,7 +17,7 @@ STEPS = 4  # timed at a time
 
 
 def measure(quick: bool) -> dict:
-    shape, size, batch, rounds, long = (UNet(channels=(8, 8)), 8, 8, 1, 6) if quick else (CIFAR, 32, 16, 4, 25)
+    shape, size, batch, rounds, long = (UNet(channels=(8, 8)), 8, 8, 1, 6) if quick else (CIFAR, 32, 16, 2, 16)
     train, _ = data.load(config.Data(size=size))
     # The authors' objective: every t weighs the same, and no middle is exchanged or silenced.
     cfg = Diffusion(

@@ -47,8 +47,10 @@ def alternate(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
         for name, way in ways.items():
             start = time.perf_counter()
             way.run()
+            rate = way.items / (time.perf_counter() - start)
+            print(f"round {i}: {name}: {rate:.4g}/s", file=sys.stderr)
             if i > 0:
-                rates[name].append(way.items / (time.perf_counter() - start))
+                rates[name].append(rate)
     return rates
 
 
