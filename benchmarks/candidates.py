@@ -10,16 +10,15 @@ from report import Way
 
 from clsp_utils import diffusion
 from clsp_utils.candidates import interpolate
-from clsp_utils.config import Candidates, UNet
+from clsp_utils.config import PAPER, Candidates, UNet
 
-CIFAR = UNet(channels=(128, 256, 256, 256), layers=2, attention=(16,), dropout=0.1, groups=32)
 K, STEPS, ETA = 8, 100, 0.1  # the authors'
 TIMED = 2  # of the authors' 100 steps
 
 
 def measure(quick: bool) -> dict:
     cfg = Candidates(k=K)
-    shape, size, rounds = (UNet(channels=(8, 8)), 8, 1) if quick else (CIFAR, 32, 3)
+    shape, size, rounds = (UNet(channels=(8, 8)), 8, 1) if quick else (PAPER.diffusion.unet, 32, 3)
     torch.manual_seed(0)
     unet = diffusion.build_unet(shape, size).eval()
     # Random pixels: no operation here takes longer for one image than for another.

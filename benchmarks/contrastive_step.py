@@ -10,19 +10,18 @@ import torch
 from report import Way
 
 from clsp_utils import training
-from clsp_utils.config import Encoder, Pretrain, Views
+from clsp_utils.config import PAPER, Encoder, Pretrain
 from clsp_utils.pretrain import draw_candidates, pretrain
 from clsp_utils.views import augment
 
-RESNET18 = Encoder(layers=(2, 2, 2, 2), width=64, stem_stride=1, hidden=4096, projection=256)
 STATISTICS = ((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
-VIEWS = Views(crop_area=(0.08, 1.0), p_flip=0.5)
+VIEWS = PAPER.simclr.views
 STEPS, BATCHES = 1, 8  # timed at a time: training steps, batches of the loader alone
 
 
 def measure(quick: bool) -> dict:
     batch, size, rounds = (8, 8, 1) if quick else (256, 32, 2)
-    encoder = Encoder(layers=(1,), width=8, hidden=16, projection=8) if quick else RESNET18
+    encoder = Encoder(layers=(1,), width=8, hidden=16, projection=8) if quick else PAPER.simclr.encoder
     cfg = Pretrain(
         method="CLSP-SimCLR", encoder=encoder, views=VIEWS, epochs=1, batch=batch, lr=0.05, clsp_ramp=0, warmup=0
     )

@@ -10,14 +10,13 @@ import torch
 from report import Way
 
 from clsp_utils import config, data, diffusion
-from clsp_utils.config import Diffusion, UNet
+from clsp_utils.config import PAPER, Diffusion, UNet
 
-CIFAR = UNet(channels=(128, 256, 256, 256), layers=2, attention=(16,), dropout=0.1, groups=32)
 STEPS = 4  # timed at a time
 
 
 def measure(quick: bool) -> dict:
-    shape, size, batch, rounds, long = (UNet(channels=(8, 8)), 8, 8, 1, 6) if quick else (CIFAR, 32, 16, 2, 16)
+    shape, size, batch, rounds, long = (UNet(channels=(8, 8)), 8, 8, 1, 6) if quick else (PAPER.diffusion.unet, 32, 16, 2, 16)
     train, _ = data.load(config.Data(size=size))
     # The authors' objective: every t weighs the same, and no middle is exchanged or silenced.
     cfg = Diffusion(

@@ -11,9 +11,7 @@ from report import Way
 from torch import nn
 
 from clsp_utils import config, data, evaluate, pretrain, training
-from clsp_utils.config import Encoder, Pretrain, Probe
-
-RESNET18 = Encoder(layers=(2, 2, 2, 2), width=64, stem_stride=1, hidden=4096, projection=256)
+from clsp_utils.config import PAPER, Encoder, Pretrain, Probe
 
 
 class Standardise(nn.Module):
@@ -36,7 +34,7 @@ def measure(quick: bool) -> dict:
 
     # Time. An epoch of the slow way takes as long as another: part of one is timed.
     timed, rounds = (100, 1) if quick else (512, 2)
-    shape = Encoder(layers=(1,), width=8) if quick else RESNET18
+    shape = Encoder(layers=(1,), width=8) if quick else PAPER.simclr.encoder
     torch.manual_seed(0)
     backbone = pretrain.build(Pretrain(encoder=shape), n_classes).encoder.backbone.eval()
     slow = authors.LinearEvaluation(backbone, [nn.Linear(backbone.n_features, n_classes)], cfg)

@@ -7,13 +7,11 @@ A stage on several GPUs leaves the artifact, under the key, that the notebooks t
 """
 
 import argparse
-import shlex
 import sys
 
 from clsp_utils import config, runner
 from clsp_utils.artifacts import Store, StoreError
 from clsp_utils.config import ConfigError, home
-
 
 STAGES = ("diffusion", "class-diffusion", "candidates", "class-candidates", "pretrain")
 
@@ -60,9 +58,12 @@ def _stage(options: argparse.Namespace) -> int:
     if options.name not in STAGES:
         raise ConfigError(f"stage={options.name!r}: use one of {', '.join(STAGES)}.")
     config.validate(config.Method, options.method, "method")
+    overrides, data, others = runner.split_settings(runner.parse_parameters(options.parameters))
+    for name, value in others.items():
+        raise ConfigError(f"-p {name}={value}: a stage takes data, overrides, or a setting such as candidates.k=4.")
     from clsp_utils.companion import Companion  # seconds of imports, which `run` leaves to its kernels
 
-    companion = Companion(options.profile, options.seed, " ".join(map(shlex.quote, options.parameters)))
+    companion = Companion(options.profile, options.seed, overrides, data)
     conditional = options.name.startswith("class-")
     artifact = {
         "diffusion": lambda: companion.diffusion(conditional),

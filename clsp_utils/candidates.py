@@ -150,10 +150,12 @@ def fill_bank(
     """
     bank, done = (np.load(folder / name, mmap_mode="r+") for name in ("bank.npy", "done.npy"))
     batches = {i: slice(i * batch, (i + 1) * batch) for i in range(rank, len(done), world)}
-    todo = {i: rows for i, rows in batches.items() if not np.array_equal(done[i], _digest_of(bank[rows]))}
+    begun = [i for i in batches if done[i].any()]  # only these are read: a bank may be large
+    damaged = [i for i in begun if not np.array_equal(done[i], _digest_of(bank[batches[i]]))]
+    for i in damaged:
+        print(f"Batch {i} of {folder / 'bank.npy'} is damaged: made anew.")
+    todo = {i: rows for i, rows in batches.items() if i in damaged or i not in begun}
     for i, rows in tqdm(todo.items(), "candidates", leave=False, disable=rank > 0):
-        if done[i].any():
-            print(f"Batch {i} of {folder / 'bank.npy'} is damaged: made anew.")
         bank[rows] = make(rows, training.seed_for(seed, "bank", i))
         bank.flush()  # the digest follows the images
         done[i] = _digest_of(bank[rows])

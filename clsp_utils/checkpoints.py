@@ -16,6 +16,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from diffusers import UNet2DModel
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
@@ -28,7 +29,7 @@ Tensors = dict[str, Tensor]
 
 # Where training scripts put the weights; averaged ones (EMA) first, for those are meant for use.
 WRAPPINGS = ("ema", "ema_model", "state_dict", "model", "net_model")
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+WEIGHTS = (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)  # diffusers' own
 STAGES = {"basic": (2, 2, 2, 2), "bottleneck": (3, 4, 6, 3)}  # blocks a stage of ResNet-18 and -50
 
 # What `bottleneck.encode` and `decode` assume of a UNet2DModel; all are diffusers' defaults.

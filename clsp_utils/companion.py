@@ -8,13 +8,14 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from diffusers import UNet2DModel
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
 from tqdm import tqdm
 
@@ -23,45 +24,9 @@ from clsp_utils.artifacts import Artifact, Store, StoreError, link_or_copy
 from clsp_utils.candidates import class_samples, fill_bank, interpolate, open_bank
 from clsp_utils.checkpoints import load_diffusion
 from clsp_utils.config import home
-from clsp_utils.encoders import Encoder, training_flops
+from clsp_utils.encoders import Encoder
 from clsp_utils.methods import METHODS, build
 from clsp_utils.pretrain import pretrain
-
-# Training images of the paper's data sets; ImageNet-100 by its 100 classes of about 1,300.
-SIZES = {"CIFAR10": 50_000, "CIFAR100": 50_000, "STL10": 105_000, "ImageNet100": 126_689}
-
-
-def reported_results() -> pd.DataFrame:
-    """What the authors report (linear top-1, percent): source, dataset, method, backbone, top1."""
-    return pd.read_csv(Path(__file__).with_name("reported_results.csv"), comment="#")
-
-
-def beside_the_paper() -> pd.DataFrame:
-    """Linear top-1 in percent, reported and our own, a row a data set and method (ResNet-18).
-
-    Our own are what notebook 06 left behind at the profile `paper`; where there is nothing, the row
-    names the command, and what a run costs at an assumed 100 TFLOP/s.
-    """
-    reported = reported_results()
-    reported = reported[reported.backbone == "ResNet18"].pivot(index=["dataset", "method"], columns="source", values="top1")
-    rows = []
-    for (dataset, method), numbers in reported.iterrows():
-        name = dataset.lower()
-        cfg = getattr(config.PROFILES["paper"], METHODS[method].settings)
-        views = 3 if METHODS[method].third else 2
-        flops = SIZES[dataset] * cfg.epochs * views * training_flops(cfg.encoder, 64 if name in ("stl10", "imagenet100") else 32)
-        row = {"dataset": dataset, "method": method, **numbers, "ours": "", "command": "", "gpu_hours_a_run": ""}
-        results = home("build", "paper", name, "figures", "06_evaluate.csv")
-        found = pd.read_csv(results).query("method == @method") if results.exists() else ()
-        if len(found):
-            own = found.iloc[0]
-            row["ours"] = f"{100 * own.linear:.2f} ± {100 * own.linear_half_width:.2f} ({own.seeds} seeds)"
-        else:
-            row["command"] = f"python -m clsp_utils run 06 --profile paper -p data.name={name}"
-            row["gpu_hours_a_run"] = f"{flops / 1e14 / 3600:.1f}"
-        rows.append(row)
-    return pd.DataFrame(rows).set_index(["dataset", "method"])
-
 
 def _timed(function: Callable, *arguments) -> float:
     start = time.monotonic()
@@ -69,12 +34,18 @@ def _timed(function: Callable, *arguments) -> float:
     return time.monotonic() - start
 
 
+@cache
+def _of_worker(*request) -> "Companion":
+    """One for all jobs of a worker process, which then reads its data once."""
+    return Companion(*request)
+
+
 def _score(request: tuple, run: dict) -> None:
-    Companion(*request).scores(**run)
+    _of_worker(*request).scores(**run)
 
 
 def _fill(request: tuple, *arguments) -> None:
-    Companion(*request)._fill(*arguments)
+    _of_worker(*request)._fill(*arguments)
 
 
 class Companion:
@@ -177,7 +148,7 @@ class Companion:
             else:
                 self._announce("diffusion model", cfg.steps * cfg.batch * 4.4e-3, trial, cfg.steps)
                 unet, losses = train(work, cfg)
-            training.save_weights(unet, out / "diffusion_pytorch_model.safetensors")
+            training.save_weights(unet, out / SAFETENSORS_WEIGHTS_NAME)
             unet.save_config(out)  # a folder that diffusers reads
             np.save(out / "losses.npy", losses)
 

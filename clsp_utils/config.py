@@ -332,7 +332,13 @@ PAPER = Profile(
         method="supervised", encoder=_RESNET18, views=dataclasses.replace(_PHOTOGRAPHS, crop_area=(0.5, 1.0)),
         epochs=100, batch=256, lr=0.1, weight_decay=5e-4,
     ),
-    study=Study(samples=1000, steps=100, sweep_k=8),
+    study=Study(
+        samples=1000, steps=100, sweep_k=8,
+        methods=(
+            "SimCLR", "third view", "CLSP-SimCLR", "class positives", "SupCon", "NNCLR", "All4One",
+            "MoCoV2", "CLSP-MoCoV2",
+        ),
+    ),
 )
 GPU = dataclasses.replace(
     PAPER,

@@ -1,8 +1,9 @@
 """Data sets as uint8 arrays: images `(N, H, W, 3)`, labels `(N,)`, class names, statistics.
 
-The sets of other people are read by `sources` and `folders`. The default data set, `digits`, needs no download. Handwritten digits that scikit-learn bundles
-are drawn in a random ink on a gradient between two random colours. The digit is the *content*, the
-rest is the *background*. Both are known exactly, which no photograph offers.
+The default data set, `digits`, needs no download. Handwritten digits that scikit-learn bundles are
+drawn in a random ink on a gradient between two random colours. The digit is the *content*, the rest
+is the *background*. Both are known exactly, which no photograph offers. The sets of other people are
+read by `sources` and `folders`.
 """
 
 import hashlib

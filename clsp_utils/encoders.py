@@ -1,6 +1,7 @@
 """ResNet with the stem that small images need, projector, momentum copy."""
 
 import copy
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,7 @@ class Encoder(nn.Module):
         return F.normalize(z, dim=1) if self.unit_norm else z
 
 
+@cache
 def training_flops(cfg: EncoderConfig, size: int) -> int:
     """Floating-point operations to train on one view of `size` x `size`: forward, and twice that back."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

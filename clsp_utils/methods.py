@@ -5,6 +5,7 @@ loss is the third view: none, one more augmentation of the anchor (the control),
 of a synthetic positive (CLSP).
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,12 +119,13 @@ class All4One(NNCLR):
     the paper's own weights belong to its longer schedules.
     """
 
-    neighbours, heads, layers = 5, 8, 1
+    neighbours, layers = 5, 1
 
     def __init__(self, cfg: Pretrain, n_classes: int):
         super().__init__(cfg, n_classes)
         width = cfg.encoder.projection
-        layer = nn.TransformerEncoderLayer(width, self.heads, 2 * width, dropout=0.0, batch_first=True)
+        heads = math.gcd(width, 8)  # must divide the width
+        layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True)
         self.attention = nn.TransformerEncoder(layer, self.layers, enable_nested_tensor=False)
 
     def neighbour_loss(self, z: Tensor, predictions: Tensor) -> Tensor:

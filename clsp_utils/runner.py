@@ -25,6 +25,8 @@ from clsp_utils import config
 from clsp_utils.artifacts import alone, replace_file
 from clsp_utils.config import ConfigError
 
+PATHS = {"data", "data.path", "data.wnids", "diffusion.source"}
+
 
 def find_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
     """Notebooks of `folder` in order; `wanted` are beginnings of their names, such as "03"."""
@@ -56,18 +58,32 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
     return parameters
 
 
+def split_settings(parameters: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """Overrides of the profile, path of the data ("" = none), and all other parameters.
+
+    Notebooks run in their own folder: paths become absolute.
+    """
+    parameters = dict(parameters)
+    for name in PATHS & parameters.keys():
+        path = Path(str(parameters[name])).expanduser().absolute()
+        if path.exists():  # else it may be the name of weights on the Hub
+            parameters[name] = str(path)
+    dotted = [shlex.quote(f"{name}={value}") for name, value in parameters.items() if "." in name]
+    overrides = " ".join(filter(None, [str(parameters.pop("overrides", "")), *dotted]))
+    path = str(parameters.pop("data", ""))
+    return overrides, path, {name: value for name, value in parameters.items() if "." not in name}
+
+
 def assign(notebooks: Sequence[Path], profile: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     """The parameters of each notebook, checked against its parameters cell and the profile.
 
     A dotted name, such as `candidates.k`, overrides that field of the profile in every notebook;
     a plain name goes to the notebooks that have it.
     """
-    overrides = " ".join(shlex.quote(f"{name}={value}") for name, value in parameters.items() if "." in name)
-    overrides = " ".join(filter(None, [str(parameters.get("overrides", "")), overrides]))
-    if "data" in parameters:  # notebooks run in their own folder
-        parameters = parameters | {"data": str(Path(str(parameters["data"])).expanduser().absolute())}
-    config.profile(profile, overrides, parameters.get("data", ""))
-    plain = {name: value for name, value in parameters.items() if "." not in name and name != "overrides"}
+    overrides, data, plain = split_settings(parameters)
+    config.profile(profile, overrides, data)
+    if data:
+        plain["data"] = data
     known = [papermill.inspect_notebook(str(path)) for path in notebooks]
     everything = sorted(set().union(*known) - {"profile"})
     for name, value in plain.items():

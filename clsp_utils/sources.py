@@ -237,9 +237,6 @@ def fit(parts: Sequence[np.ndarray], size: int) -> np.ndarray:
     return out
 
 
-
-
-
 def _wnids(path: Path) -> tuple[str, ...]:
     """The classes of ImageNet-100, sorted, from a text file with one wnid at the start of each line."""
     if not os.path.isfile(path):

@@ -10,7 +10,7 @@ import torch
 
 from clsp_utils import companion, config, diffusion, training, workers
 from clsp_utils.artifacts import Store
-from clsp_utils.companion import Companion, beside_the_paper, reported_results
+from clsp_utils.companion import Companion
 from clsp_utils.methods import METHODS
 
 # The same precision on every machine; and the least work that has all steps.
@@ -233,29 +233,6 @@ def test_agreement_is_the_share_of_right_classes(home, monkeypatch):
     c = Companion("smoke", 0, FP32)
     monkeypatch.setattr(c, "classify", lambda images: np.array([1, 2, 3, 4]))
     assert c.agreement(c.test.images[:4], np.array([1, 2, 0, 0])) == 0.5
-
-
-def test_reported_results_are_percent_and_of_known_methods():
-    table = reported_results()
-    assert list(table.columns) == ["source", "dataset", "method", "backbone", "top1"]
-    assert set(table["method"]) <= set(METHODS) and {"SimCLR", "CLSP-SimCLR", "NNCLR"} < set(table["method"])
-    assert table["top1"].between(0, 100).all() and table["top1"].gt(1).all()
-    assert not table.duplicated(["source", "dataset", "method", "backbone"]).any()
-
-
-def test_the_table_beside_the_paper_names_the_command_until_there_is_a_result(home):
-    table = beside_the_paper()
-    row = table.loc["CIFAR10", "CLSP-SimCLR"]
-    assert row["poster"] == 94.37 and row["ours"] == "" and "data.name=cifar10" in row["command"]
-    # ResNet-18 on 32 pixels: 0.56 G multiply-adds, a published number.
-    expected = 50_000 * 1000 * 3 * 3 * 2 * 0.56e9 / 1e14 / 3600
-    assert float(row["gpu_hours_a_run"]) == pytest.approx(expected, rel=0.05)
-    folder = home / "build" / "paper" / "cifar10" / "figures"
-    folder.mkdir(parents=True)
-    (folder / "06_evaluate.csv").write_text("method,seeds,linear,linear_half_width\nCLSP-SimCLR,3,0.94,0.002\n")
-    table = beside_the_paper()
-    assert table.loc["CIFAR10", "CLSP-SimCLR"]["ours"] == "94.00 ± 0.20 (3 seeds)"
-    assert table.loc["CIFAR10", "CLSP-SimCLR"]["command"] == "" and table.loc["CIFAR10", "SimCLR"]["command"]
 
 
 def test_unlabelled_images_train_but_are_not_judged(home, monkeypatch):

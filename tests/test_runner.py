@@ -86,6 +86,17 @@ def test_overrides_may_be_given_as_one_text(notebooks):
     assert found == {"profile": "smoke", "overrides": "candidates.k=4 probe.lr=0.5"}
 
 
+def test_paths_that_exist_become_absolute_and_names_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("some images", "list.txt"):
+        (tmp_path / name).touch()
+    given = {"data": "some images", "data.wnids": "list.txt", "diffusion.source": "google/ddpm-cifar10-32", "seed": 1}
+    overrides, path, others = runner.split_settings(given)
+    assert path == str(tmp_path / "some images") and others == {"seed": 1}
+    assert overrides == f"data.wnids={tmp_path}/list.txt diffusion.source=google/ddpm-cifar10-32"
+    assert runner.split_settings({"data": "nosuch", "overrides": "candidates.k=4"}) == ("candidates.k=4", "nosuch", {})
+
+
 @pytest.mark.parametrize("parameters, shown", [
     ({"nosuch": 1}, "nosuch=1.*full, noise, overrides, seed"),
     ({"profile": "laptop"}, "profile=laptop"),  # it has an option of its own

@@ -48,15 +48,17 @@ def lab(tmp_path, monkeypatch):
         [sys.executable, "-m", "jupyter", *command[1:], "--no-browser", "--allow-root", "--port=0"],
         cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
     )
-    end, found = time.monotonic() + 60, None
-    while not found and time.monotonic() < end and process.poll() is None:
-        found = re.search(r"(http://[^/\s]+)/\S*\?token=(\w+)", (tmp_path / "log").read_text())
-        time.sleep(0.1)
-    assert found, (tmp_path / "log").read_text()
-    yield process, *found.groups()
-    kill_all([*below(process), process])
-    process.wait()
-    log.close()
+    try:
+        end, found = time.monotonic() + 60, None
+        while not found and time.monotonic() < end and process.poll() is None:
+            found = re.search(r"(http://[^/\s]+)/\S*\?token=(\w+)", (tmp_path / "log").read_text())
+            time.sleep(0.1)
+        assert found, (tmp_path / "log").read_text()
+        yield process, *found.groups()
+    finally:  # a server without a token must not stay either
+        kill_all([*below(process), process])
+        process.wait()
+        log.close()
 
 
 def ask(url, token=None, method="GET", data=None):
