@@ -119,10 +119,10 @@ def write(name: str, measure: Callable[[bool], dict], quick: bool, out: Path) ->
         "machine": machine(),
         "versions": versions(),
         "command": shlex.join(["python", f"benchmarks/{name}.py", *(["--quick"] if quick else [])]),
-        "seconds": round(time.perf_counter() - start),
+        "seconds_of_benchmark": round(time.perf_counter() - start),
     }
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{result['seconds']} s, {path}")
+    print(f"{result['seconds_of_benchmark']} s, {path}")
     return path

@@ -44,7 +44,7 @@ def interpolate(
     mix_weight: float,
     k: int,
     steps: int,
-    eta: float,
+    eta: float | None,
     seed: int,
     precision: str,
 ) -> np.ndarray:
@@ -70,7 +70,7 @@ def interpolate(
 
 
 def class_samples(
-    unet: UNet2DModel, labels: np.ndarray, k: int, steps: int, eta: float, guidance: float, seed: int, precision: str
+    unet: UNet2DModel, labels: np.ndarray, k: int, steps: int, eta: float | None, guidance: float, seed: int, precision: str
 ) -> np.ndarray:
     """k samples of each label's class from a class-conditional model: the rival of interpolation.
 

@@ -41,7 +41,7 @@ Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Step = Annotated[int, Field(ge=0, le=999, strict=True)]
 Shares = Annotated[tuple[Share, ...], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-# DDIM steps spread evenly over T = 1000 only when their number divides it.
+# A sampler's steps spread evenly over T = 1000 only when their number divides it.
 Steps = Annotated[
     Literal[1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500, 1000], BeforeValidator(_no_bool)
 ]
@@ -147,8 +147,8 @@ class Candidates:
 
     mix_weight: Share = 0.1  # w: share of the noise branch; 0 = anchor features only
     k: Count = 1  # candidates an anchor
-    steps: Steps = 10  # of DDIM
-    eta: Share = 0.7  # 0 = deterministic DDIM, 1 = as noisy as DDPM
+    steps: Steps = 10  # of the sampler
+    eta: Share | None = None  # None = DPM-Solver++; else DDIM: 0 = deterministic, 1 = as noisy as DDPM
     guidance: NotNegative = 1.0  # class positives only: how far beyond the class's own prediction
     batch: Count = 256  # anchors at a time, each with its k candidates
 
@@ -231,7 +231,7 @@ class Study:
     """How much of everything the notebooks look at."""
 
     samples: Count = 256  # images sampled for each point of a curve
-    steps: Steps = 40  # of DDIM, for those samples
+    steps: Steps = 20  # of the sampler, for those images
     mix_weights: Shares = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
     tsne: Count = 2000  # images in the t-SNE
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = (
@@ -344,11 +344,11 @@ GPU = dataclasses.replace(
     PAPER,
     name="gpu",
     diffusion=dataclasses.replace(PAPER.diffusion, source="google/ddpm-cifar10-32"),
-    candidates=Candidates(k=4, steps=50, eta=0.1, batch=64),
+    candidates=Candidates(k=4, steps=20, batch=64),
     simclr=dataclasses.replace(_SIMCLR, epochs=200, batch=512),
     moco=dataclasses.replace(_MOCO, epochs=200),
     classifier=dataclasses.replace(PAPER.classifier, epochs=30),
-    study=Study(samples=500, steps=50, sweep_k=4),
+    study=Study(samples=500, steps=20, sweep_k=4),
 )
 
 PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP, GPU, PAPER)}

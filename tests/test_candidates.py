@@ -19,7 +19,7 @@ def unet():
     return diffusion.build_unet(UNet(channels=(8, 16), groups=4), 8).eval()
 
 
-def make(unet, mix_weight, k=3, anchors=ANCHORS, eta=0.5, seed=7):
+def make(unet, mix_weight, k=3, anchors=ANCHORS, eta=None, seed=7):
     return interpolate(unet, anchors, mix_weight, k, STEPS, eta, seed, "fp32")
 
 
@@ -48,7 +48,7 @@ def test_shape_and_dtype(unet):
     assert bank.shape == (5, 2, 8, 8, 3) and bank.dtype == np.uint8
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.5])
+@pytest.mark.parametrize("eta", [0.0, 0.5, None])
 def test_all_noise_is_plain_sampling_bit_for_bit(unet, eta):
     g = training.generator(7, "noise branch")
     noise = torch.randn(15, 3, 8, 8, generator=g)

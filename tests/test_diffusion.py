@@ -189,12 +189,50 @@ def test_sample_against_the_equations(steps, eta):
         assert ((sampled > 0) & (sampled < 255)).float().mean() > 0.25
 
 
+@torch.no_grad()
+def dpm_solver(unet, noise, steps, g):
+    """SDE-DPM-Solver++ (2M) written from its equations (arXiv 2211.01095, sections 5 and 6), in fp64.
+
+    lambda = log(alpha / sigma) rises in equal steps from t = 999 to t = 0; the last step, to
+    sigma = 0, is of first order.
+    """
+    all_lambdas = 0.5 * torch.log(ALPHA_BAR / (1 - ALPHA_BAR))
+    lambdas = torch.linspace(all_lambdas[999], all_lambdas[0], steps, dtype=torch.float64)
+    alpha, sigma = torch.sigmoid(2 * lambdas).sqrt(), torch.sigmoid(-2 * lambdas).sqrt()
+    x, before = noise.double(), None
+    for i in range(steps):
+        t = int((all_lambdas - lambdas[i]).abs().argmin())
+        eps = unet(x.float(), t).sample.double()
+        x0 = ((x - sigma[i] * eps) / alpha[i]).clamp(-1, 1)
+        z = torch.randn(noise.shape, generator=g)
+        if i == steps - 1:
+            return x0
+        h = lambdas[i + 1] - lambdas[i]
+        estimate = x0 if before is None else x0 + 0.5 * (x0 - before)  # linear extrapolation by half a step
+        decay = torch.exp(-2 * h)
+        x = sigma[i + 1] / sigma[i] * torch.exp(-h) * x + alpha[i + 1] * (1 - decay) * estimate
+        x = x + sigma[i + 1] * (1 - decay).sqrt() * z
+        before = x0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 25])
+def test_default_sampler_against_the_equations(steps):
+    unet, noise = tiny_unet(), torch.randn(3, 3, 8, 8, generator=seeded(1))
+    sampled = diffusion.sample(unet, noise, steps, None, seeded(2), "fp32")
+    expected = ((dpm_solver(unet, noise, steps, seeded(2)) + 1) * 127.5).round().permute(0, 2, 3, 1)
+    assert (sampled.double() - expected).abs().max() <= 1
+    if steps > 1:
+        assert ((sampled > 0) & (sampled < 255)).float().mean() > 0.1
+
+
 def test_sample_leaves_its_noise_alone_and_eta_draws_from_the_generator():
     unet, noise = tiny_unet(), torch.randn(2, 3, 8, 8, generator=seeded(1))
     before = noise.clone()
     draw = lambda eta, seed: diffusion.sample(unet, noise, 4, eta, seeded(seed), "fp32")  # noqa: E731
     assert torch.equal(draw(0.0, 1), draw(0.0, 2))
-    assert not torch.equal(draw(0.5, 1), draw(0.5, 2))
+    for eta in (0.5, None):
+        assert not torch.equal(draw(eta, 1), draw(eta, 2))
+        assert torch.equal(draw(eta, 1), draw(eta, 1))
     assert torch.equal(noise, before)
 
 
