@@ -34,7 +34,7 @@ def measure(quick: bool) -> dict:
         run = partial(interpolate, unet, anchors[:n], cfg.mix_weight, K, steps, cfg.eta, 0, precision)
         return Way(run, n * K * share)
 
-    fp32, large = f"+ {cfg.steps} steps", "+ 64 images at a time"
+    fp32, large = f"+ DPM-Solver++, {cfg.steps} steps", "+ 64 images at a time"
     ways = {
         "authors' way": theirs(2),
         "one encoding of the anchor for its 8 candidates": ours(2, "fp32", TIMED, TIMED / STEPS),
@@ -47,7 +47,7 @@ def measure(quick: bool) -> dict:
         "what": f"candidates, k = {K}, {size} px, UNet of {sum(p.numel() for p in unet.parameters()):,} parameters",
         "baseline": f"fp32, DDIM, {STEPS} steps, the anchor encoded for each candidate, 16 images at a time; "
         f"{TIMED} steps are timed and count as {TIMED}/{STEPS}, since a step costs the same at each t",
-        "quality": "not measured here: the UNet is untrained",
+        "quality": "the UNet is untrained: see candidate_quality.json",
         **report.headline(rates, ratio_fp32=fp32, ratio_bf16=large),
         "ablation": report.ablation(rates, "candidates/s"),
     }

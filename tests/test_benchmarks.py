@@ -78,6 +78,23 @@ def test_program_writes_its_file(benchmark, tmp_path, program):
     assert result["command"] == f"python benchmarks/{program}.py --quick"
 
 
+def test_quality_of_every_way_of_making_candidates(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLSP_HOME", str(tmp_path))
+    path = benchmark("report").write("candidate_quality", benchmark("candidate_quality").measure, True, tmp_path)
+    ways = json.loads(path.read_text())["ways"]
+    assert len(ways) >= 4 and len({(way["frechet"], way["diversity"]) for way in ways}) == len(ways)
+    assert all(0 <= way["agreement"] <= 1 and way["frechet"] > 0 and way["diversity"] > 0 for way in ways)
+
+
+def test_frechet_distance_of_a_shift_and_of_a_scale(benchmark):
+    frechet = benchmark("candidate_quality").frechet
+    x = np.random.default_rng(0).normal(size=(500, 4))
+    assert frechet(x, x) == pytest.approx(0, abs=1e-6)
+    assert frechet(x + [3, 4, 0, 0], x) == pytest.approx(25)
+    # Twice as wide about the same mean: tr(4 C + C - 2 sqrt(4 C C)) = tr(C).
+    assert frechet(x.mean(0) + 2 * (x - x.mean(0)), x) == pytest.approx(np.trace(np.cov(x.T)))
+
+
 def test_laptop_times_every_notebook_from_an_empty_store_and_again(benchmark, tmp_path, monkeypatch):
     monkeypatch.setenv("CLSP_HOME", str(tmp_path))
     result = json.loads(benchmark("report").write("laptop", benchmark("laptop").measure, True, tmp_path).read_text())
@@ -103,5 +120,5 @@ def test_readme_shows_the_times_and_the_memory_that_were_measured():
 def test_committed_result_is_a_full_run(program):
     result = json.loads((FOLDER / "results" / f"{program}.json").read_text())
     assert result["command"] == f"python benchmarks/{program}.py"
-    keys = {"seconds", "notebooks"} if program == "laptop" else PROGRAMS[program] | {"ratio_bf16"}
-    assert keys <= result.keys()
+    other = {"laptop": {"seconds", "notebooks"}, "candidate_quality": {"ways"}}
+    assert (other.get(program) or PROGRAMS[program] | {"ratio_bf16"}) <= result.keys()
