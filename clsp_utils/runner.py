@@ -65,8 +65,9 @@ def split_settings(parameters: dict[str, Any]) -> tuple[str, str, dict[str, Any]
     """
     parameters = dict(parameters)
     for name in PATHS & parameters.keys():
-        path = Path(str(parameters[name])).expanduser().absolute()
-        if path.exists():  # else it may be the name of weights on the Hub
+        given = str(parameters[name])
+        path = Path(given).expanduser().absolute()
+        if given and path.exists():  # else it may be the name of weights on the Hub
             parameters[name] = str(path)
     dotted = [shlex.quote(f"{name}={value}") for name, value in parameters.items() if "." in name]
     overrides = " ".join(filter(None, [str(parameters.pop("overrides", "")), *dotted]))
