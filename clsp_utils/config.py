@@ -237,7 +237,7 @@ class Study:
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = (
         "SimCLR", "third view", "CLSP-SimCLR", "MoCoV2", "CLSP-MoCoV2",
     )
-    seeds: Annotated[int, Field(ge=2, strict=True)] = 3  # of every method in the comparison
+    seeds: Annotated[int, Field(ge=2, strict=True)] = 5  # of every method in the comparison
     sweep_weights: Shares = (0.1, 0.2, 0.4, 0.7, 1.0)  # w against accuracy
     sweep_seeds: Count = 1
     sweep_k: Count = 1  # candidates an anchor in those banks

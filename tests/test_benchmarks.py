@@ -95,6 +95,15 @@ def test_frechet_distance_of_a_shift_and_of_a_scale(benchmark):
     assert frechet(x.mean(0) + 2 * (x - x.mean(0)), x) == pytest.approx(np.trace(np.cov(x.T)))
 
 
+def test_memory_and_time_of_banks_of_growing_size(benchmark, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = json.loads(
+        benchmark("report").write("bank_memory", benchmark("bank_memory").measure, True, tmp_path).read_text()
+    )["sizes"]
+    assert [row["anchors"] for row in sizes] == [1000, 2000]
+    assert all(row["fill_us_an_anchor"] > 0 and row["read_us_an_anchor"] > 0 for row in sizes)
+
+
 def test_laptop_times_every_notebook_from_an_empty_store_and_again(benchmark, tmp_path, monkeypatch):
     monkeypatch.setenv("CLSP_HOME", str(tmp_path))
     result = json.loads(benchmark("report").write("laptop", benchmark("laptop").measure, True, tmp_path).read_text())
@@ -120,5 +129,5 @@ def test_readme_shows_the_times_and_the_memory_that_were_measured():
 def test_committed_result_is_a_full_run(program):
     result = json.loads((FOLDER / "results" / f"{program}.json").read_text())
     assert result["command"] == f"python benchmarks/{program}.py"
-    other = {"laptop": {"seconds", "notebooks"}, "candidate_quality": {"ways"}}
+    other = {"laptop": {"seconds", "notebooks"}, "candidate_quality": {"ways"}, "bank_memory": {"sizes"}}
     assert (other.get(program) or PROGRAMS[program] | {"ratio_bf16"}) <= result.keys()

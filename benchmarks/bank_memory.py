@@ -1,0 +1,86 @@
+"""Memory and time of a bank of 10^4 to 10^6 anchors, written and read: python benchmarks/bank_memory.py"""
+
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import psutil
+import report
+import torch
+
+from clsp_utils.candidates import fill_bank, open_bank
+from clsp_utils.pretrain import draw_candidates
+
+SHAPE, BATCH = (16, 16, 3), 256
+
+
+def measure(quick: bool) -> dict:
+    sizes = (1000, 2000) if quick else (10_000, 100_000, 1_000_000)
+    rows = []
+    for n in sizes:
+        with ProcessPoolExecutor(1) as fresh:  # a process of its own: memory of the one before would count
+            rows.append(fresh.submit(one_size, n).result())
+        print(rows[-1])
+    return {
+        "what": f"a bank of one {SHAPE[0]} px candidate an anchor: filled in batches of {BATCH}, then read once in random order",
+        "note": "the images are random numbers, so that writing and reading are timed and no network; "
+        "memory is what the process holds beyond what it held before, without the file's pages, which the kernel lends and takes back",
+        "sizes": rows,
+    }
+
+
+def one_size(n: int) -> dict:
+    def make(rows: slice, seed: int) -> np.ndarray:
+        batch = len(range(n)[rows])
+        return np.random.default_rng(seed).integers(0, 256, (batch, 1, *SHAPE), dtype=np.uint8)
+
+    with TemporaryDirectory(dir=Path.cwd()) as folder, peak_of_own_memory() as peak:
+        start = time.perf_counter()
+        open_bank(Path(folder), n, 1, BATCH, SHAPE)
+        fill_bank(Path(folder), make, BATCH, 0)
+        filled = time.perf_counter()
+        bank = np.load(Path(folder) / "bank.npy", mmap_mode="r")
+        g = torch.Generator().manual_seed(0)
+        for rows in torch.randperm(n, generator=g).split(BATCH):
+            draw_candidates(bank, rows, g)
+        read = time.perf_counter()
+        megabytes = bank.nbytes / 1e6
+    return {
+        "anchors": n,
+        "bank_mb": round(megabytes),
+        "peak_mb": round(peak[0] / 1e6, 1),
+        "fill_us_an_anchor": round(1e6 * (filled - start) / n, 1),
+        "read_us_an_anchor": round(1e6 * (read - filled) / n, 1),
+    }
+
+
+@contextmanager
+def peak_of_own_memory():
+    """The most bytes that this process holds for itself inside, beyond what it held before."""
+    process, peak, done = psutil.Process(), [0], threading.Event()
+
+    def own() -> int:
+        memory = process.memory_info()
+        return memory.rss - memory.shared
+
+    before = own()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            peak[0] = max(peak[0], own() - before)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+if __name__ == "__main__":
+    report.main(measure)
