@@ -69,17 +69,18 @@ def split_settings(parameters: dict[str, Any]) -> tuple[str, str, dict[str, Any]
         path = Path(given).expanduser().absolute()
         if given and path.exists():  # else it may be the name of weights on the Hub
             parameters[name] = str(path)
-    dotted = [shlex.quote(f"{name}={value}") for name, value in parameters.items() if "." in name]
-    overrides = " ".join(filter(None, [str(parameters.pop("overrides", "")), *dotted]))
-    path = str(parameters.pop("data", ""))
-    return overrides, path, {name: value for name, value in parameters.items() if "." not in name}
+    overrides, path = str(parameters.pop("overrides", "")), str(parameters.pop("data", ""))
+    settings = {name: value for name, value in parameters.items() if "." in name or name == "precision"}
+    words = [shlex.quote(f"{name}={value}") for name, value in settings.items()]
+    others = {name: value for name, value in parameters.items() if name not in settings}
+    return " ".join(filter(None, [overrides, *words])), path, others
 
 
 def assign(notebooks: Sequence[Path], profile: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     """The parameters of each notebook, checked against its parameters cell and the profile.
 
-    A dotted name, such as `candidates.k`, overrides that field of the profile in every notebook;
-    a plain name goes to the notebooks that have it.
+    A dotted name, such as `candidates.k`, or `precision` overrides that field of the profile in
+    every notebook; a plain name goes to the notebooks that have it.
     """
     overrides, data, plain = split_settings(parameters)
     config.profile(profile, overrides, data)

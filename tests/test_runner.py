@@ -95,6 +95,7 @@ def test_paths_that_exist_become_absolute_and_names_stay(tmp_path, monkeypatch):
     assert path == str(tmp_path / "some images") and others == {"seed": 1}
     assert overrides == f"data.wnids={tmp_path}/list.txt diffusion.source=google/ddpm-cifar10-32"
     assert runner.split_settings({"data": "nosuch", "overrides": "candidates.k=4"}) == ("candidates.k=4", "nosuch", {})
+    assert runner.split_settings({"precision": "fp32", "k": 3}) == ("precision=fp32", "", {"k": 3})
     assert runner.split_settings({"data": "", "diffusion.source": ""}) == ("diffusion.source=", "", {})
 
 
