@@ -1,9 +1,7 @@
 """Memory and time of a bank of 10^4 to 10^6 anchors, written and read: python benchmarks/bank_memory.py"""
 
-import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +12,7 @@ import torch
 
 from clsp_utils.candidates import fill_bank, open_bank
 from clsp_utils.pretrain import draw_candidates
+from clsp_utils.runner import peak
 
 SHAPE, BATCH = (16, 16, 3), 256
 
@@ -38,7 +37,8 @@ def one_size(n: int) -> dict:
         batch = len(range(n)[rows])
         return np.random.default_rng(seed).integers(0, 256, (batch, 1, *SHAPE), dtype=np.uint8)
 
-    with TemporaryDirectory(dir=Path.cwd()) as folder, peak_of_own_memory() as peak:
+    before = own_memory()
+    with TemporaryDirectory(dir=Path.cwd()) as folder, peak(own_memory, 0.05) as most:
         start = time.perf_counter()
         open_bank(Path(folder), n, 1, BATCH, SHAPE)
         fill_bank(Path(folder), make, BATCH, 0)
@@ -52,34 +52,16 @@ def one_size(n: int) -> dict:
     return {
         "anchors": n,
         "bank_mb": round(megabytes),
-        "peak_mb": round(peak[0] / 1e6, 1),
+        "peak_mb": round(max(0, most[0] - before) / 1e6, 1),
         "fill_us_an_anchor": round(1e6 * (filled - start) / n, 1),
         "read_us_an_anchor": round(1e6 * (read - filled) / n, 1),
     }
 
 
-@contextmanager
-def peak_of_own_memory():
-    """The most bytes that this process holds for itself inside, beyond what it held before."""
-    process, peak, done = psutil.Process(), [0], threading.Event()
-
-    def own() -> int:
-        memory = process.memory_info()
-        return memory.rss - memory.shared
-
-    before = own()
-
-    def watch() -> None:
-        while not done.wait(0.05):
-            peak[0] = max(peak[0], own() - before)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
+def own_memory() -> int:
+    """Bytes that this process holds for itself."""
+    memory = psutil.Process().memory_info()
+    return memory.rss - memory.shared
 
 
 if __name__ == "__main__":

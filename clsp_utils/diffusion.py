@@ -160,9 +160,9 @@ def sample(
 
     By the stochastic DPM-Solver++ of second order (arXiv 2211.01095, 2M, SDE) in equal steps of the
     logarithm of the signal-to-noise ratio, or by DDIM (arXiv 2010.02502), which needs several times
-    as many steps, equal in t. Both clip the predicted clean image to [-1, 1] at
-    each step: at large t a small error of the predicted noise is a large one of the image, most of
-    all with features from elsewhere. DDIM leaves the predicted noise itself as it is.
+    as many steps, equal in t. Both clip the predicted clean image to [-1, 1] at each step: at large
+    t a small error of the predicted noise is a large one of the image, most of all with features
+    from elsewhere. DDIM leaves the predicted noise itself as it is.
 
     Args:
         noise: `(B, 3, H, W)` standard normal; it decides the device.

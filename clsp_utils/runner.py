@@ -9,7 +9,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -156,27 +156,31 @@ def _source_position(executed: Path, index: int) -> int:
     return sum("injected-parameters" not in own for own in counted)
 
 
-@contextmanager
-def peak_memory() -> Iterator[list[int]]:
-    """The most bytes that the processes below this one hold at once, in the list when all is done.
+def memory_below() -> int:
+    """Bytes that the processes below this one hold.
 
-    Kernel and workers are looked at twice a second. What they share counts for each of them, so
-    that the sum is rather too high than too low.
+    What they share counts for each of them, so that the sum is rather too high than too low.
     """
-    peak, done = [0], threading.Event()
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            total += process.memory_info().rss
+    return total
+
+
+@contextmanager
+def peak(measure: Callable[[], int], every: float = 0.5) -> Iterator[list[int]]:
+    """The largest of what `measure()` said inside, in the list when all is done; asked every so many seconds."""
+    largest, done = [0], threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.5):
-            total = 0
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):  # it has just ended
-                    total += process.memory_info().rss
-            peak[0] = max(peak[0], total)
+        while not done.wait(every):
+            largest[0] = max(largest[0], measure())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield peak
+        yield largest
     finally:
         done.set()
         thread.join()
@@ -203,14 +207,14 @@ def run(
         name = f"[{i}/{len(notebooks)}] {path.stem}"
         print(f"{name} …", flush=True)
         lock = FileLock(folder / f".{path.stem}.lock")
-        with alone(lock, lambda: print(f"{name}: another run executes it; waiting.", flush=True)), peak_memory() as peak:
+        with alone(lock, lambda: print(f"{name}: another run executes it; waiting.", flush=True)), peak(memory_below) as most:
             start, error = time.monotonic(), None
             try:
                 run_notebook(path, folder / "notebooks" / path.name, own, timeout)
             except Exception as failure:  # whatever it was, it is told and the next notebook runs
                 error = str(failure) or type(failure).__name__
             seconds = time.monotonic() - start
-        megabytes = round(peak[0] / 1e6)
+        megabytes = round(most[0] / 1e6)
         print(f"{name}: {error or 'ok'} ({seconds:.0f} s, {megabytes} MB)", flush=True)
         report.append({
             "name": path.stem, "status": "failed" if error else "ok",
