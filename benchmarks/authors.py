@@ -53,7 +53,7 @@ def interpolate(
         features = encode(unet, x, t)
         h = features.h
         if mix_weight < 1:
-            fresh = torch.randn(anchors.shape, generator=anchor_noise)
+            fresh = torch.randn(anchors.shape, generator=anchor_noise, device=anchors.device)
             noised = ALPHA_BAR[t].sqrt() * anchors + (1 - ALPHA_BAR[t]).sqrt() * fresh
             h = mix_weight * h + (1 - mix_weight) * encode(unet, noised, t).h
         eps = decode(unet, h, features.skips, features.temb)
@@ -63,7 +63,7 @@ def interpolate(
         x0 = (x - (1 - a).sqrt() * eps) / a.sqrt()
         sigma = eta * ((1 - a_before) / (1 - a) * (1 - a / a_before)).sqrt()
         x = a_before.sqrt() * x0 + (1 - a_before - sigma**2).sqrt() * eps
-        x = x + sigma * torch.randn(x.shape, generator=g)
+        x = x + sigma * torch.randn(x.shape, generator=g, device=x.device)
     return x
 
 
@@ -128,14 +128,15 @@ class Contrastive:
 
     def __init__(self, cfg: Pretrain, batches: Iterator, precision: str = "fp32"):
         self.cfg, self.batches, self.precision = cfg, batches, precision
-        self.encoder = Encoder(cfg.encoder).train()
+        self.device = training.device()
+        self.encoder = Encoder(cfg.encoder).train().to(self.device)
         self.optimizer = torch.optim.SGD(
             self.encoder.parameters(), cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay
         )
 
     def step(self) -> None:
-        views = next(self.batches)
-        with training.autocast(torch.device("cpu"), self.precision):
+        views = [view.to(self.device) for view in next(self.batches)]
+        with training.autocast(self.device, self.precision):
             z = self.encoder(torch.cat(views)).chunk(3)
             loss = nt_xent(z[0], z[1], self.cfg.temperature) + self.cfg.clsp_weight * clsp_term(z[0], z[2])
         self.optimizer.zero_grad()
@@ -152,7 +153,8 @@ class LinearEvaluation:
     """
 
     def __init__(self, backbone: nn.Module, heads: list[nn.Module], cfg: Probe):
-        self.backbone, self.heads, self.cfg = backbone.eval(), nn.ModuleList(heads), cfg
+        self.device = training.device()
+        self.backbone, self.heads, self.cfg = backbone.eval().to(self.device), nn.ModuleList(heads), cfg
         self.optimizer = torch.optim.SGD(self.heads.parameters(), cfg.lr, momentum=0.9)
 
     def epoch(self, epoch: int, batches: DataLoader) -> None:
@@ -160,7 +162,7 @@ class LinearEvaluation:
         training.set_lr(self.optimizer, self.cfg.lr * 0.1**passed)
         for x, labels in batches:
             with torch.no_grad():
-                features = self.backbone(x)
+                features = self.backbone(x.to(self.device)).cpu()
             loss = sum(F.cross_entropy(head(features), labels) for head in self.heads)
             self.optimizer.zero_grad()
             loss.backward()
@@ -171,7 +173,7 @@ class LinearEvaluation:
         """Top-1 of each head, in [0, 1]."""
         right, n = torch.zeros(len(self.heads)), 0
         for x, labels in batches:
-            features = self.backbone(x)
+            features = self.backbone(x.to(self.device)).cpu()
             right += torch.tensor([(head(features).argmax(1) == labels).sum() for head in self.heads])
             n += len(labels)
         return (right / n).tolist()
@@ -181,17 +183,18 @@ class Diffusion:
     """DDPM training of a UNet; `step()` takes one batch from the loader and makes one step."""
 
     def __init__(self, unet: UNet2DModel, batches: Iterator, lr: float, clip: float, precision: str = "fp32"):
-        self.unet, self.batches, self.clip, self.precision = unet.train(), batches, clip, precision
+        self.device = training.device()
+        self.unet, self.batches, self.clip, self.precision = unet.train().to(self.device), batches, clip, precision
         self.average = {name: p.detach().clone() for name, p in unet.named_parameters()}
         self.optimizer = torch.optim.Adam(unet.parameters(), lr)
 
     def step(self, ema_decay: float = 0.9999) -> None:
-        x, _ = next(self.batches)
+        x = next(self.batches)[0].to(self.device)
         t = torch.randint(1000, (len(x),))
-        a = ALPHA_BAR[t].view(-1, 1, 1, 1)
+        a = ALPHA_BAR[t].view(-1, 1, 1, 1).to(self.device)
         noise = torch.randn_like(x)
-        with training.autocast(torch.device("cpu"), self.precision):
-            predicted = self.unet(a.sqrt() * x + (1 - a).sqrt() * noise, t).sample
+        with training.autocast(self.device, self.precision):
+            predicted = self.unet(a.sqrt() * x + (1 - a).sqrt() * noise, t.to(self.device)).sample
         loss = F.mse_loss(predicted.float(), noise)
         self.optimizer.zero_grad()
         loss.backward()

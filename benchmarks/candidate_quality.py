@@ -25,14 +25,15 @@ def measure(quick: bool) -> dict:
         return interpolate(companion.unet, anchors.images, cfg.mix_weight, K, steps, eta, 0, precision)
 
     def theirs() -> np.ndarray:
-        g = training.generator(0, "authors")
-        x = diffusion.to_diffusion_range(torch.from_numpy(anchors.images)).repeat_interleave(K, 0)
-        noise = torch.randn(x.shape, generator=g)
+        device = training.device()
+        unet, g = companion.unet.to(device), training.generator(0, "authors", device=device)
+        x = diffusion.to_diffusion_range(torch.from_numpy(anchors.images)).repeat_interleave(K, 0).to(device)
+        noise = torch.randn(x.shape, generator=g, device=device)
         parts = [
-            authors.interpolate(companion.unet, *part, cfg.mix_weight, reference, ETA, g, g)
+            authors.interpolate(unet, *part, cfg.mix_weight, reference, ETA, g, g)
             for part in zip(x.split(128), noise.split(128))
         ]
-        return diffusion.to_uint8(torch.cat(parts)).numpy().reshape(len(anchors), K, *anchors.images.shape[1:])
+        return diffusion.to_uint8(torch.cat(parts)).cpu().numpy().reshape(len(anchors), K, *anchors.images.shape[1:])
 
     ways: dict[str, Callable[[], np.ndarray]] = {
         "authors' way": theirs,

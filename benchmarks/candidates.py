@@ -7,8 +7,10 @@ import numpy as np
 import report
 import torch
 from report import Way
+from torch.utils.flop_counter import FlopCounterMode
 
-from clsp_utils import diffusion
+from clsp_utils import diffusion, training
+from clsp_utils.bottleneck import decode, encode
 from clsp_utils.candidates import interpolate
 from clsp_utils.config import PAPER, Candidates, UNet
 
@@ -20,13 +22,14 @@ def measure(quick: bool) -> dict:
     cfg = Candidates(k=K)
     shape, size, rounds = (UNet(channels=(8, 8)), 8, 1) if quick else (PAPER.diffusion.unet, 32, 3)
     torch.manual_seed(0)
-    unet = diffusion.build_unet(shape, size).eval()
+    device = training.device()
+    unet = diffusion.build_unet(shape, size).eval().to(device)
     # Random pixels: no operation here takes longer for one image than for another.
     anchors = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), dtype=np.uint8)
 
     def theirs(n: int) -> Way:
-        x = diffusion.to_diffusion_range(torch.from_numpy(anchors[:n])).repeat_interleave(K, 0)
-        noise, g = torch.randn(x.shape), torch.Generator()
+        x = diffusion.to_diffusion_range(torch.from_numpy(anchors[:n])).repeat_interleave(K, 0).to(device)
+        noise, g = torch.randn(x.shape, device=device), torch.Generator(device)
         run = partial(authors.interpolate, unet, x, noise, cfg.mix_weight, STEPS, ETA, g, g, only=TIMED)
         return Way(run, n * K * TIMED / STEPS)
 
@@ -49,8 +52,20 @@ def measure(quick: bool) -> dict:
         f"{TIMED} steps are timed and count as {TIMED}/{STEPS}, since a step costs the same at each t",
         "quality": "the UNet is untrained: see candidate_quality.json",
         **report.headline(rates, ratio_fp32=fp32, ratio_bf16=large),
+        "share_of_peak": report.share_of_peak(rates, cfg.steps * flops_of_a_step(shape, size), fp32=fp32, bf16=large),
         "ablation": report.ablation(rates, "candidates/s"),
     }
+
+
+def flops_of_a_step(shape: UNet, size: int) -> float:
+    """Operations for one candidate at one step, its share of the anchor's encoding included."""
+    with torch.device("meta"):
+        unet, x = diffusion.build_unet(shape, size), torch.zeros(1, 3, size, size)
+    with FlopCounterMode(display=False) as half:
+        features = encode(unet, x, 0)
+    with FlopCounterMode(display=False) as other:
+        decode(unet, *features)
+    return half.get_total_flops() * (1 + 1 / K) + other.get_total_flops()
 
 
 if __name__ == "__main__":

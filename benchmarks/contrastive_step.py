@@ -11,6 +11,7 @@ from report import Way
 
 from clsp_utils import training
 from clsp_utils.config import PAPER, Encoder, Pretrain
+from clsp_utils.encoders import training_flops
 from clsp_utils.pretrain import draw_candidates, pretrain
 from clsp_utils.views import augment
 
@@ -55,14 +56,14 @@ def measure(quick: bool) -> dict:
 
     # Loader and views alone.
     epoch = authors.loader(samples, batch)
-    pixels = torch.from_numpy(images)
-    g = training.generator(0)
+    pixels, device = torch.from_numpy(images), training.device()
+    g, drawn = training.generator(0, device=device), training.generator(0)
 
     def our_epoch() -> None:
-        for rows in torch.randperm(len(pixels), generator=g).split(batch):
+        for rows in torch.randperm(len(pixels), generator=drawn).split(batch):
             x = pixels[rows]
-            for source in (x, x, draw_candidates(bank, rows, g)):
-                augment(source, VIEWS, STATISTICS, g)
+            for source in (x, x, draw_candidates(bank, rows, drawn)):
+                augment(training.upload(source, device), VIEWS, STATISTICS, g)
 
     loaders = {
         "authors' loader": Way(lambda: [None for _ in epoch], len(images)),
@@ -75,6 +76,9 @@ def measure(quick: bool) -> dict:
         "baseline": "fp32, six PIL pipelines a sample, one DataLoader worker a core; of the package a whole call is timed, "
         "the building of the encoder in it",
         **report.headline(rates, ratio_fp32="package, fp32", ratio_bf16="package, bf16"),
+        "share_of_peak": report.share_of_peak(
+            rates, 3 * training_flops(encoder, size), fp32="package, fp32", bf16="package, bf16"
+        ),
         **report.headline(loader_rates, ratio_loader="package's"),
         "ablation": report.ablation(rates, unit),
         "loader": report.ablation(loader_rates, unit),

@@ -47,11 +47,39 @@ def alternate(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
         for name, way in ways.items():
             start = time.perf_counter()
             way.run()
+            wait_for_device()
             rate = way.items / (time.perf_counter() - start)
             print(f"round {i}: {name}: {rate:.4g}/s", file=sys.stderr)
             if i > 0:
                 rates[name].append(rate)
     return rates
+
+
+def wait_for_device() -> None:
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
+def peak_flops(precision: str) -> float:
+    """Floating-point operations a second of a large matrix product: all that the hardware gives."""
+    n, dtype = (8192 if torch.cuda.is_available() else 2048), {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    a, b = torch.randn(2, n, n, dtype=dtype, device=training.device())
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        a @ b
+        wait_for_device()
+        seconds.append(time.perf_counter() - start)
+    return 2 * n**3 / statistics.median(seconds[1:])
+
+
+def share_of_peak(rates: dict[str, list[float]], flops: float, **ways: str) -> dict[str, float]:
+    """Precision -> share of the peak that the way named for it reaches, at so many operations an item."""
+    return {
+        precision: _round(statistics.median(rates[way]) * flops / peak_flops(precision))
+        for precision, way in ways.items()
+        if way in rates
+    }
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -92,7 +120,8 @@ def machine() -> dict:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
     cores = len(os.sched_getaffinity(0))
-    return {"cpu": model, "cores": cores, "threads": torch.get_num_threads(), "bf16": precisions()[-1] == "bf16"}
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {"cpu": model, "cores": cores, "threads": torch.get_num_threads(), "bf16": precisions()[-1] == "bf16"} | gpu
 
 
 def versions() -> dict:

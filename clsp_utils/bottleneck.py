@@ -12,6 +12,8 @@ from diffusers import UNet2DModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from clsp_utils.training import compiled_on_cuda
+
 
 class Features(NamedTuple):
     """What the encoder half hands to the decoder half.
@@ -27,6 +29,7 @@ class Features(NamedTuple):
     temb: Tensor
 
 
+@compiled_on_cuda
 def encode(unet: UNet2DModel, x: Tensor, t: Tensor | int, labels: Tensor | None = None) -> Features:
     """Runs the encoder half and the mid-block.
 
@@ -47,6 +50,7 @@ def encode(unet: UNet2DModel, x: Tensor, t: Tensor | int, labels: Tensor | None 
     return Features(unet.mid_block(x, temb), tuple(skips), temb)
 
 
+@compiled_on_cuda
 def decode(unet: UNet2DModel, h: Tensor, skips: tuple[Tensor, ...], temb: Tensor) -> Tensor:
     """Runs the decoder half; returns the predicted noise `(B, 3, H, W)`."""
     for block in unet.up_blocks:

@@ -113,7 +113,7 @@ def train(
             dropped = torch.rand(len(x), generator=g) < LABEL_DROPOUT
             classes = torch.from_numpy(labels)[pick]
             classes = classes.masked_fill(dropped | (classes < 0), n_classes)[own].to(device)
-        x, noise, t = x[own].to(device), noise[own].to(device), t[own].to(device)
+        x, noise, t = (training.upload(part[own], device) for part in (x, noise, t))
         with training.autocast(device, precision):
             h, skips, temb = encode(unet, noise_schedule.add_noise(x, noise, t), t, classes)
             h = torch.cat([h[other], h[one], h[plain], torch.zeros_like(h[silent])])

@@ -58,6 +58,7 @@ def pretrain(
     device = training.device()
     method = build(cfg, int(labels.max()) + 1)
     method = processes.synchronise_batch_norm(method).to(device, memory_format=torch.channels_last)
+    project = training.compiled_on_cuda(method.encoder.forward)
     trained = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
     per_epoch = len(images) // batch
@@ -73,19 +74,19 @@ def pretrain(
         if i == 0 or step == start:
             order = torch.randperm(len(images), generator=training.generator(cfg.seed, "order", epoch))
         anchors = order[i * batch : (i + 1) * batch]
-        x = images[anchors[rank::world]].to(device, non_blocking=True)
+        x = training.upload(images[anchors[rank::world]], device)
         g = training.generator(cfg.seed, "views", step, device=device)
         views = [augment(x, cfg.views, statistics, g, rank, world) for _ in range(method.n_views)]
         if recipe.third:
             source = x
             if recipe.needs_bank:
                 source = draw_candidates(bank, anchors, training.generator(cfg.seed, "candidates", step), rank, world)
-                source = source.to(device, non_blocking=True)
+                source = training.upload(source, device)
             g = training.generator(cfg.seed, "third view", step, device=device)
             views.append(augment(source, cfg.views, statistics, g, rank, world))
         with training.autocast(device, precision):
             stacked = torch.cat(views).contiguous(memory_format=torch.channels_last)
-            z = [processes.gather(own_z) for own_z in method.encoder(stacked).chunk(len(views))]
+            z = [processes.gather(own_z) for own_z in project(stacked).chunk(len(views))]
             loss = method.loss(z, views, labels[anchors].to(device))
             if recipe.third:
                 weight = cfg.clsp_weight * min(1.0, (step + 1) / (1 + cfg.clsp_ramp * total))

@@ -4,12 +4,14 @@ Random numbers come from generators that are made anew for each step from (seed,
 step is thus the only position that a loop has, and a resumed run draws what an unbroken one draws.
 """
 
+import functools
 import hashlib
+import importlib.util
 import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch import Tensor
 from clsp_utils import processes
 
 
+SAVING = 20  # times as long as a save takes, so much time passes before the next one at least
 EXPLODED = 100  # times the first loss, or times 1 where that is less
 
 
@@ -61,6 +64,26 @@ def autocast(where: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def upload(x: Tensor, where: torch.device) -> Tensor:
+    """`x` on a device; to CUDA through pinned memory, so that the copy runs beside the computation."""
+    return (x.pin_memory() if where.type == "cuda" else x).to(where, non_blocking=True)
+
+
+def compiled_on_cuda(function: Callable) -> Callable:
+    """`function`, fused by torch.compile when a tensor it gets is on a CUDA device.
+
+    Not on CPUs, where compiling takes longer than it saves, nor without Triton, which it needs.
+    """
+    fast = functools.cache(lambda: torch.compile(function) if importlib.util.find_spec("triton") else function)
+
+    @functools.wraps(function)
+    def choose(*args: Any, **named: Any) -> Any:
+        on_cuda = any(isinstance(value, Tensor) and value.is_cuda for value in (*args, *named.values()))
+        return (fast() if on_cuda else function)(*args, **named)
+
+    return choose
+
+
 def warmup_cosine(step: int, total: int, warmup: float) -> float:
     """Factor on the learning rate: linear from 0 to 1 in `warmup` steps, then a cosine to 0."""
     if step < warmup:
@@ -96,7 +119,8 @@ class Checkpoint:
             accepted: the store names its folders by all that shapes the loop.
         parts: name -> object with `state_dict` and `load_state_dict`.
         records: name -> tensor that the loop fills; "losses" holds the loss of every step.
-        every: seconds between two saves.
+        every: seconds between two saves; more where a network is so large that saving took over a
+            twentieth of that.
     """
 
     def __init__(self, folder: Path, parts: dict[str, Any], records: dict[str, Tensor], every: float = 15.0):
@@ -143,6 +167,7 @@ class Checkpoint:
         """
         if processes.rank() > 0:
             return
+        begun = time.monotonic()
         tensors: dict[str, Tensor] = {}
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= self.records | {
@@ -156,11 +181,13 @@ class Checkpoint:
         blob = safetensors.torch.save(tensors)
         new = self.path.with_suffix(".new")
         with open(new, "wb") as file:
-            file.write(hashlib.sha256(blob).digest() + blob)
+            file.write(hashlib.sha256(blob).digest())
+            file.write(blob)
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, self.path)
         self.last = time.monotonic()
+        self.every = max(self.every, SAVING * (self.last - begun))
 
     def after_step(self, step: int, loss: float, advice: str) -> None:
         """Saves when it is time; stops a run that has diverged."""

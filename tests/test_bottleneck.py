@@ -33,6 +33,14 @@ def test_both_halves_are_the_unet(shape, t):
 
 
 @torch.no_grad()
+def test_compiled_halves_are_traced_as_a_whole_and_are_the_same():
+    unet, x, t = tiny_unet(SHAPES["two levels"]), torch.randn(3, 3, 16, 16), torch.tensor([0, 50, 999])
+    # What runs on CUDA; the backend "eager" traces and needs no compiler.
+    first, second = (torch.compile(half.__wrapped__, backend="eager", fullgraph=True) for half in (encode, decode))
+    assert torch.equal(second(unet, *first(unet, x, t)), unet(x, t).sample)
+
+
+@torch.no_grad()
 def test_features_have_the_shapes_of_the_middle_and_of_every_skip():
     unet = tiny_unet(SHAPES["two layers"])
     features = encode(unet, torch.randn(3, 3, 16, 16), 50)

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import os
+import time
 
 import pytest
 import torch
@@ -153,6 +155,16 @@ def test_after_step_saves_when_it_is_time(tmp_path):
     assert resumed.losses.tolist() == [0, 0, 0, 0, 0.25, 0, 0, 0, 0, 0]
 
 
+def test_saves_that_take_long_come_less_often(tmp_path, monkeypatch):
+    loop = Loop(tmp_path, every=1.0)
+    loop.checkpoint.save(0)
+    assert loop.checkpoint.every == 1.0, "a small file is written in less than a twentieth of a second"
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *paths: time.sleep(0.1) or replace(*paths))
+    loop.checkpoint.save(1)
+    assert 2.0 <= loop.checkpoint.every < 10
+
+
 @pytest.mark.parametrize("step, total, warmup, expected", [
     (0, 100, 9, 0.1),  # not 0: the first step does something
     (8, 100, 9, 0.9),
@@ -208,3 +220,37 @@ def test_precision(monkeypatch, gpu, asked, native, expected):
     # On a GPU the processor must not matter.
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native != gpu, raising=False)
     assert training.resolve_precision(asked) == expected
+
+
+class OnCuda(torch.Tensor):
+    """A tensor that says it is on a CUDA device."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize("triton", [True, False])
+def test_functions_are_compiled_once_on_cuda_where_triton_is_there_and_never_on_cpus(monkeypatch, triton):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda f: compiled.append(f) or (lambda *args, **named: f(*args, **named) + 100))
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: triton or None)
+
+    @training.compiled_on_cuda
+    def plus(x, number=1):
+        """Adds."""
+        return x.sum().item() + number
+
+    x = torch.ones(3)
+    assert plus.__doc__ == "Adds." and plus(x) == 4 and not compiled
+    fast = 100 if triton else 0
+    assert plus(x.as_subclass(OnCuda)) == 4 + fast and plus(x=x.as_subclass(OnCuda), number=2) == 5 + fast
+    assert len(compiled) == triton
+
+
+@pytest.mark.parametrize("place, pins", [("cuda", 1), ("cpu", 0)])
+def test_only_what_goes_to_cuda_is_pinned(monkeypatch, place, pins):
+    calls = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, where, non_blocking: calls.append((where, non_blocking)) or self)
+    where = torch.device(place)
+    training.upload(torch.ones(2), where)
+    assert calls == ["pinned"] * pins + [(where, True)]

@@ -87,6 +87,7 @@ def _make(name, home, prepare, arguments, overrides, threads):
     os.environ["CLSP_HOME"] = str(home)
     torch.set_num_threads(threads)
     training.Checkpoint.__init__.__defaults__ = (EVERY,)
+    training.SAVING = 0  # these networks are small; what saving costs is not the matter here
     _keep_diary(home / "diary")
     if prepare:
         prepare(*arguments)
