@@ -17,7 +17,7 @@ from clsp_utils.views import augment
 
 STATISTICS = ((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
 VIEWS = PAPER.simclr.views
-STEPS, BATCHES = 1, 8  # timed at a time: training steps, batches of the loader alone
+STEPS, BATCHES = 2, 8  # timed at a time: training steps, batches of the loader alone
 
 
 def measure(quick: bool) -> dict:

@@ -205,7 +205,7 @@ class Pretrain:
     clsp_weight: NotNegative = 1.0  # lambda: weight of the third view's term
     clsp_ramp: Share = 0.3  # share of the run in which lambda rises linearly from 0
     queue: Count = 512  # MoCo: past keys kept, one queue a view; NNCLR and All4One: past embeddings
-    key_momentum: Share = 0.99  # MoCo: rises to `key_momentum_end` by a cosine
+    key_momentum: Share = 0.99  # MoCo and All4One: rises to `key_momentum_end` by a cosine
     key_momentum_end: Share = 0.999
     watch_every: Annotated[int, Field(ge=0, strict=True)] = 0  # epochs between two kNN scores in the log; 0 = none
 

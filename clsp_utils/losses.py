@@ -75,12 +75,15 @@ def neighbour_nce(neighbours: Tensor, predictions: Tensor, temperature: float) -
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
-def redundancy(a: Tensor, b: Tensor, off_diagonal: float = 5e-3) -> Tensor:
-    """Barlow Twins' term on the cross-correlation C of two sets of embeddings `(N, D)`.
+def feature_contrast(keys: list[Tensor], z: list[Tensor]) -> Tensor:
+    """All4One's term: each feature of the keys goes with the same feature of z, and with no other.
 
-    `( sum_i (1 - C_ii)^2 + off_diagonal * sum_{i != j} C_ij^2 ) / D` (arXiv 2103.03230, eq. 1).
+    With C the cosines between features over the batch, `(D, D)`, of both pairs (keys_i, z_i):
+    `( sqrt(mean (1 - C_aa)^2) + sqrt(mean_{a != b} C_ab^2) ) / 2` (arXiv 2303.09417).
+
+    Args:
+        keys: `(N, D)` of two views; z: `(N, D)` of the *other* view each.
     """
-    a, b = ((x.float() - x.float().mean(0)) / (x.float().std(0, unbiased=False) + 1e-6) for x in (a, b))
-    c = a.T @ b / len(a)
-    own = c.diagonal()
-    return ((1 - own).square().sum() + off_diagonal * (c.square().sum() - own.square().sum())) / len(c)
+    c = torch.stack([F.normalize(k.float(), dim=0).T @ F.normalize(own.float(), dim=0) for k, own in zip(keys, z)])
+    same = torch.eye(c.shape[-1], dtype=torch.bool, device=c.device)
+    return ((1 - c[:, same]).square().mean().sqrt() + c[:, ~same].square().mean().sqrt()) / 2

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from clsp_utils import processes, training
 from clsp_utils.config import Pretrain
 from clsp_utils.encoders import Encoder, momentum_copy, momentum_update, predictor
-from clsp_utils.losses import info_nce, nearest, neighbour_nce, nt_xent, redundancy, sup_con
+from clsp_utils.losses import feature_contrast, info_nce, nearest, neighbour_nce, nt_xent, sup_con
 
 
 class SimCLR(nn.Module):
@@ -68,27 +68,42 @@ class Queue(nn.Module):
         self.position.add_(n).remainder_(size)
 
 
+class Twin(nn.Module):
+    """MoCo's key encoder: a copy that follows the encoder by a momentum, which rises by a cosine."""
+
+    def __init__(self, encoder: nn.Module, cfg: Pretrain):
+        super().__init__()
+        self.encoder = momentum_copy(encoder)
+        self.start, self.end = cfg.key_momentum, cfg.key_momentum_end
+
+    @torch.no_grad()
+    def keys(self, views: list[Tensor]) -> list[Tensor]:
+        """Embeddings of the first two views, `(N, D)` each, of the whole batch."""
+        return [processes.gather(k) for k in self.encoder(torch.cat(views[:2])).chunk(2)]
+
+    @torch.no_grad()
+    def follow(self, encoder: nn.Module, progress: float) -> None:
+        momentum = self.end - (self.end - self.start) * 0.5 * (1 + np.cos(np.pi * progress))
+        momentum_update(self.encoder, encoder, momentum)
+
+
 class MoCoV2(SimCLR):
     """Two views, symmetric InfoNCE against one queue of past keys a view (arXiv 2003.04297)."""
 
     def __init__(self, cfg: Pretrain, n_classes: int):
         super().__init__(cfg, n_classes)
-        self.twin = momentum_copy(self.encoder)
-        self.start, self.end = cfg.key_momentum, cfg.key_momentum_end
+        self.twin = Twin(self.encoder, cfg)
         self.queue = Queue(2, cfg.queue, cfg.encoder.projection)
 
     def loss(self, z: list[Tensor], views: list[Tensor], labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            self.keys = [processes.gather(k) for k in self.twin(torch.cat(views[:2])).chunk(2)]
+        self.keys = self.twin.keys(views)
         return 0.5 * sum(
             info_nce(z[i], self.keys[1 - i], self.queue.rows[1 - i], self.temperature) for i in (0, 1)
         )
 
-    @torch.no_grad()
     def after_step(self, progress: float) -> None:
         self.queue.push(self.keys)
-        momentum = self.end - (self.end - self.start) * 0.5 * (1 + np.cos(np.pi * progress))
-        momentum_update(self.twin, self.encoder, momentum)
+        self.twin.follow(self.encoder, progress)
 
 
 class NNCLR(SimCLR):
@@ -102,40 +117,66 @@ class NNCLR(SimCLR):
     def loss(self, z: list[Tensor], views: list[Tensor], labels: Tensor) -> Tensor:
         self.keys = z[0].detach()
         predictions = [F.normalize(self.predictor(own).float(), dim=1) for own in z[:2]]
-        return 0.5 * sum(self.neighbour_loss(z[1 - i].detach(), predictions[i]) for i in (0, 1))
-
-    def neighbour_loss(self, z: Tensor, predictions: Tensor) -> Tensor:
-        """One view's embeddings `(N, D)` against the other view's predictions `(N, D)`."""
-        return neighbour_nce(nearest(z, self.queue.rows[0], 1)[:, 0], predictions, self.temperature)
+        found = [nearest(own.detach(), self.queue.rows[0], 1)[:, 0] for own in z[:2]]
+        return sum(neighbour_nce(found[i], predictions[1 - i], self.temperature) for i in (0, 1)) / 2
 
     def after_step(self, progress: float) -> None:
         self.queue.push([self.keys])
 
 
 class All4One(NNCLR):
-    """NNCLR, its contrast with a centroid of neighbours, and redundancy reduction (arXiv 2303.09417).
+    """Contrast of neighbours, of their centroids, and of features (arXiv 2303.09417).
 
-    A transformer turns the nearest past embeddings into one centroid. The three terms weigh the same;
-    the paper's own weights belong to its longer schedules.
+    A slowly moving copy of the encoder makes the keys that find the neighbours and fill the queue. A
+    transformer summarises a key's neighbours, nearest first, in the first of its outputs; the centroid
+    of one view must find that of the other, in which a prediction has taken the first place and moved
+    the neighbours on by one. No dropout in the transformer, unlike in the paper.
     """
 
-    neighbours, layers = 5, 1
+    neighbours, layers = 5, 3
+    weights = (0.5, 0.5, 5.0)  # neighbours, centroids, features
 
     def __init__(self, cfg: Pretrain, n_classes: int):
         super().__init__(cfg, n_classes)
+        self.twin = Twin(self.encoder, cfg)
+        self.second_predictor = predictor(cfg.encoder)
         width = cfg.encoder.projection
         heads = math.gcd(width, 8)  # must divide the width
         layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True)
         self.attention = nn.TransformerEncoder(layer, self.layers, enable_nested_tensor=False)
+        self.register_buffer("positions", sinusoids(self.neighbours, width))
 
-    def neighbour_loss(self, z: Tensor, predictions: Tensor) -> Tensor:
-        found = nearest(z, self.queue.rows[0], self.neighbours)
-        centroid = F.normalize(self.attention(found)[:, 0].float(), dim=1)
-        return (
-            neighbour_nce(found[:, 0], predictions, self.temperature)
-            + neighbour_nce(centroid, predictions, self.temperature)
-            + redundancy(found[:, 0], predictions)
+    def loss(self, z: list[Tensor], views: list[Tensor], labels: Tensor) -> Tensor:
+        keys = self.twin.keys(views)
+        self.keys = keys[0]
+        found = [nearest(k, self.queue.rows[0], self.neighbours) for k in keys]
+        predictions = [F.normalize(self.predictor(own).float(), dim=1) for own in z[:2]]
+        own_centroids = [self.centroids(rows) for rows in found]
+        shifted = [
+            self.centroids(torch.cat([self.second_predictor(own)[:, None], rows[:, :-1]], 1))
+            for own, rows in zip(z, found)
+        ]
+        terms = (
+            sum(neighbour_nce(found[i][:, 0], predictions[1 - i], self.temperature) for i in (0, 1)) / 2,
+            sum(neighbour_nce(own_centroids[i], shifted[1 - i], self.temperature) for i in (0, 1)) / 2,
+            feature_contrast(keys, z[1::-1]),
         )
+        return sum(weight * term for weight, term in zip(self.weights, terms))
+
+    def centroids(self, rows: Tensor) -> Tensor:
+        """Embeddings `(N, n, D)` to one unit-norm centroid each, `(N, D)`."""
+        return F.normalize(self.attention(rows + self.positions)[:, 0].float(), dim=1)
+
+    def after_step(self, progress: float) -> None:
+        super().after_step(progress)
+        self.twin.follow(self.encoder, progress)
+
+
+def sinusoids(n: int, width: int) -> Tensor:
+    """Positions 0 to n - 1 as sines and cosines of falling frequency, `(n, width)` (arXiv 1706.03762)."""
+    pairs = torch.arange(width) // 2
+    angles = torch.arange(n)[:, None] / 10_000 ** (2 * pairs / width)
+    return torch.where(torch.arange(width) % 2 == 0, angles.sin(), angles.cos())
 
 
 class Supervised(nn.Module):
@@ -176,7 +217,7 @@ class Recipe:
     def ignores(self) -> tuple[str, ...]:
         """Settings of `Pretrain` that do not shape the result."""
         names = () if self.third else ("clsp_weight", "clsp_ramp")
-        if self.base is not MoCoV2:
+        if self.base not in (MoCoV2, All4One):
             names += ("key_momentum", "key_momentum_end")
         if not issubclass(self.base, (MoCoV2, NNCLR)):
             names += ("queue",)

@@ -58,6 +58,7 @@ COMPARED = SMOKE.study.methods
         (f"simclr.clsp_weight={SMOKE.simclr.clsp_weight + 1}", THIRD),
         (f"moco.clsp_weight={SMOKE.moco.clsp_weight + 1}", {"CLSP-MoCoV2"}),
         (f"moco.queue={SMOKE.moco.queue + 1}", {"MoCoV2", "CLSP-MoCoV2"}),
+        ("simclr.key_momentum=0.5", {"All4One"}),
         (f"simclr.queue={SMOKE.simclr.queue + 1}", {"NNCLR", "All4One"}),
         (f"simclr.lr={SMOKE.simclr.lr + 1}", {"SimCLR", "SupCon", "NNCLR", "All4One", *THIRD}),
         (f"classifier.lr={SMOKE.classifier.lr + 1}", {"supervised"}),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clsp_utils.losses import clsp_term, info_nce, nearest, neighbour_nce, nt_xent, redundancy, sup_con
+from clsp_utils.losses import clsp_term, feature_contrast, info_nce, nearest, neighbour_nce, nt_xent, sup_con
 
 
 def unit(*shape, seed=0):
@@ -160,10 +160,16 @@ def test_neighbour_nce_against_a_loop():
     assert neighbour_nce(n, p, 0.2).item() == pytest.approx(total, rel=1e-5)
 
 
-def test_redundancy_against_a_loop_and_its_least_value():
-    a, b = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)), torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
-    c = torch.corrcoef(torch.cat([a.T, b.T]))[:3, 3:]
-    expected = sum(((1 - c[i, j]) ** 2 if i == j else 5e-3 * c[i, j] ** 2) for i in range(3) for j in range(3)) / 3
-    assert redundancy(a, b).item() == pytest.approx(float(expected), rel=1e-4)
-    white = torch.linalg.qr(a - a.mean(0)).Q  # uncorrelated columns
-    assert redundancy(white, 3 * white + 1).item() == pytest.approx(0, abs=1e-6)
+def test_feature_contrast_against_a_loop_and_its_least_value():
+    a, b, c, d = (torch.randn(50, 3, generator=torch.Generator().manual_seed(i)) for i in range(4))
+    own, other = [], []
+    for x, y in ((a, c), (b, d)):
+        for i in range(3):
+            for j in range(3):
+                cosine = dot(x[:, i], y[:, j]) / math.sqrt(dot(x[:, i], x[:, i]) * dot(y[:, j], y[:, j]))
+                own.append((1 - cosine) ** 2) if i == j else other.append(cosine**2)
+    expected = (math.sqrt(sum(own) / 6) + math.sqrt(sum(other) / 12)) / 2
+    assert feature_contrast([a, b], [c, d]).item() == pytest.approx(expected, rel=1e-4)
+    orthogonal = torch.linalg.qr(a).Q
+    assert feature_contrast([orthogonal] * 2, [3 * orthogonal] * 2).item() == pytest.approx(0, abs=1e-5)
+

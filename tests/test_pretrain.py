@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from clsp_utils import data, methods, pretrain, training
 from clsp_utils.config import Data, Encoder, Pretrain, Views
+from clsp_utils.losses import feature_contrast
 from clsp_utils.methods import METHODS, MoCoV2, build
 from clsp_utils.pretrain import draw_candidates
 
@@ -266,7 +267,7 @@ def test_keys_carry_no_gradient(moco):
 
 @pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 1.0])
 def test_twin_follows_by_a_momentum_that_rises_by_a_cosine(moco, progress):
-    moco.start, moco.end = 0.2, 0.8
+    moco.twin.start, moco.twin.end = 0.2, 0.8
     momentum = {0.0: 0.2, 0.25: 0.5 - 0.3 * math.cos(math.pi / 4), 0.5: 0.5, 1.0: 0.8}[progress]
     moco_step(moco)
     before = [p.clone() for p in moco.twin.parameters()]
@@ -301,14 +302,55 @@ def test_the_queue_of_nnclr_takes_the_first_views_embeddings():
     assert torch.equal(method.queue.rows[0, :8], z[0]) and torch.equal(method.queue.rows[0, 8:], before[0, 8:])
 
 
-def test_all4one_trains_all_its_networks():
-    method = build(settings("All4One", queue=40), 10).train()
+@pytest.fixture
+def all4one():
+    method = build(settings("All4One", queue=40, batch=16), 10).train()
+    with torch.no_grad():
+        for p in method.twin.parameters():
+            p.mul_(0.9)
+    return method
+
+
+def test_all4one_loss_against_slow_loops(all4one):
+    loss, z = moco_step(all4one, n=8)
     views = [torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in (0, 1)]
-    z = list(method.encoder(torch.cat(views)).chunk(2))
-    method.loss(z, views, torch.zeros(8)).backward()
-    for name in ("encoder", "predictor", "attention"):
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in getattr(method, name).parameters()), name
-    assert not method.queue.rows.requires_grad
+    with torch.no_grad():
+        keys = all4one.twin.encoder(torch.cat(views)).chunk(2)
+        predictions = [F.normalize(all4one.predictor(own), dim=1) for own in z]
+        inserted = [all4one.second_predictor(own) for own in z]
+    position = torch.tensor([[f(p / 10_000 ** (2 * i / 16)) for i in range(8) for f in (math.sin, math.cos)] for p in range(5)])
+    queue = all4one.queue.rows[0]
+
+    def summary(rows):
+        return F.normalize(all4one.attention((torch.stack(rows) + position)[None])[0, 0], dim=0)
+
+    def found(view, i):
+        return sorted(queue, key=lambda row: -float(row @ keys[view][i]))[:5]
+
+    total = 0.0
+    for mine, other in ((0, 1), (1, 0)):
+        nearest = [found(mine, i) for i in range(8)]
+        shifted = [summary([inserted[other][j], *found(other, j)[:4]]) for j in range(8)]
+        for i in range(8):
+            neighbours = torch.stack([nearest[i][0] @ predictions[other][j] for j in range(8)]) / CFG.temperature
+            centroids = torch.stack([summary(nearest[i]) @ shifted[j] for j in range(8)]) / CFG.temperature
+            total += -(0.5 * F.log_softmax(neighbours, 0)[i] + 0.5 * F.log_softmax(centroids, 0)[i]) / 16
+    total += 5 * feature_contrast(list(keys), [z[1], z[0]])
+    torch.testing.assert_close(loss, total)
+
+
+def test_all4one_trains_all_its_networks_but_the_twin_which_follows(all4one):
+    before = all4one.queue.rows.clone()
+    moco_step(all4one)[0].backward()
+    for name in ("encoder", "predictor", "second_predictor", "attention"):
+        for p in getattr(all4one, name).parameters():
+            assert p.grad is not None and p.grad.isfinite().all(), name
+        assert any(p.grad.abs().sum() > 0 for p in getattr(all4one, name).parameters()), name
+    assert all(p.grad is None for p in all4one.twin.parameters()) and not all4one.queue.rows.requires_grad
+    old = next(all4one.twin.parameters()).clone()
+    all4one.after_step(0.5)
+    assert torch.equal(all4one.queue.rows[0, :16], all4one.keys) and torch.equal(all4one.queue.rows[0, 16:], before[0, 16:])
+    assert not torch.equal(next(all4one.twin.parameters()), old)
 
 
 def test_the_log_has_a_row_an_epoch_and_scores_where_they_were_asked_for(split, tmp_path):
