@@ -74,7 +74,7 @@ def test_file_that_may_not_grow(reference, place, name, round):
     """Works for any user and anywhere: the system refuses to write beyond a size."""
     home = reference.before_stage(name, place)
     before = contents(home)
-    largest = {"diffusion": 500_000, "candidates": 300_000, "pretraining": 300_000}[name]
+    largest = {"diffusion": 500_000, "candidates": 45_000, "pretraining": 300_000}[name]
     size = int(random.Random(f"limit {name} {round}").uniform(20_000, largest))
     run = Stage(name, home, limit_files, (size,))
     run.wait()
