@@ -17,14 +17,18 @@ from typing import Any
 import nbformat
 import papermill
 import psutil
+import zmq
 from filelock import FileLock
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from clsp_utils import config
 from clsp_utils.artifacts import alone, replace_file
 from clsp_utils.config import ConfigError
 
+# What goes between us and a kernel, through ports of this machine that any of its users can reach.
+ENCRYPTED = {"transport_encryption": "auto"} if zmq.has("curve") else {}
 PATHS = {"data", "data.path", "data.wnids", "diffusion.source"}
 
 
@@ -123,6 +127,7 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], timeout
         papermill.execute_notebook(
             str(source), str(target), parameters, progress_bar=False, kernel_name="python3",
             execution_timeout=timeout, coalesce_streams=True, cwd=str(source.parent),
+            config=Config(KernelManager=ENCRYPTED),
             shutdown_kernel="immediate",  # the store needs no farewell, and a graceful one takes seconds
             on_cell_execute=lambda cell, cell_index: reached.append(cell_index),
             **live,
