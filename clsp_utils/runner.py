@@ -5,6 +5,7 @@ Knows nothing of the science: notebooks are files with parameters, run in order.
 
 import ast
 import json
+import logging
 import shlex
 import sys
 import threading
@@ -132,6 +133,9 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], timeout
             on_cell_execute=lambda cell, cell_index: reached.append(cell_index),
             **live,
         )
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True  # it would tell the end of the kernel with a traceback
+        raise
     except PapermillExecutionError as error:
         reason = f"{error.ename}: {error.evalue}".strip()
         raise RuntimeError(f"cell {_source_position(target, error.cell_index)} failed with {reason}") from None
