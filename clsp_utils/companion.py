@@ -74,7 +74,10 @@ class Companion:
         own = [] if self.cfg.data.name == config.PROFILES["laptop"].data.name else [self.cfg.data.name]
         self.figures = home("figures") if plain else home("build", profile, *own, "figures")
         self.note = "smoke" if profile == "smoke" else ""
+        self.content = "class" if own else "digit"  # what a label says of an image
         processes.say(f"profile {profile}, seed {seed}, {self.precision}, {torch.get_num_threads()} threads.")
+        if own:
+            processes.say(f"Numbers, figures and captions are those of {own[0]}; the other texts tell of the default images.")
 
     @cached_property
     def _splits(self) -> tuple[data.Images, data.Images]:
