@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 3), dtype=np.uint8)
 LABELS = np.arange(48) % 4
 STATISTICS = ((0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
-METHODS = ("SimCLR", "CLSP-SimCLR", "SupCon", "NNCLR", "All4One", "CLSP-MoCoV2")
+METHODS = ("SimCLR", "CLSP-SimCLR", "SupCon", "NNCLR", "CLSP-MoCoV2")
 BANK = np.stack([255 - IMAGES, IMAGES // 2], 1)
 
 
