@@ -116,9 +116,15 @@ class NNCLR(SimCLR):
 
     def loss(self, z: list[Tensor], views: list[Tensor], labels: Tensor) -> Tensor:
         self.keys = z[0].detach()
-        predictions = [F.normalize(self.predictor(own).float(), dim=1) for own in z[:2]]
         found = [nearest(own.detach(), self.queue.rows[0], 1)[:, 0] for own in z[:2]]
-        return sum(neighbour_nce(found[i], predictions[1 - i], self.temperature) for i in (0, 1)) / 2
+        return self.contrast(found, self.predictions(z))
+
+    def predictions(self, z: list[Tensor]) -> list[Tensor]:
+        return [F.normalize(self.predictor(own).float(), dim=1) for own in z[:2]]
+
+    def contrast(self, targets: list[Tensor], found: list[Tensor]) -> Tensor:
+        """Each view's targets `(N, D)` must find what the *other* view has in the same row; mean of both."""
+        return sum(neighbour_nce(targets[i], found[1 - i], self.temperature) for i in (0, 1)) / 2
 
     def after_step(self, progress: float) -> None:
         self.queue.push([self.keys])
@@ -150,15 +156,14 @@ class All4One(NNCLR):
         keys = self.twin.keys(views)
         self.keys = keys[0]
         found = [nearest(k, self.queue.rows[0], self.neighbours) for k in keys]
-        predictions = [F.normalize(self.predictor(own).float(), dim=1) for own in z[:2]]
         own_centroids = [self.centroids(rows) for rows in found]
         shifted = [
             self.centroids(torch.cat([self.second_predictor(own)[:, None], rows[:, :-1]], 1))
             for own, rows in zip(z, found)
         ]
         terms = (
-            sum(neighbour_nce(found[i][:, 0], predictions[1 - i], self.temperature) for i in (0, 1)) / 2,
-            sum(neighbour_nce(own_centroids[i], shifted[1 - i], self.temperature) for i in (0, 1)) / 2,
+            self.contrast([rows[:, 0] for rows in found], self.predictions(z)),
+            self.contrast(own_centroids, shifted),
             feature_contrast(keys, z[1::-1]),
         )
         return sum(weight * term for weight, term in zip(self.weights, terms))

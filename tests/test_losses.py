@@ -172,4 +172,3 @@ def test_feature_contrast_against_a_loop_and_its_least_value():
     assert feature_contrast([a, b], [c, d]).item() == pytest.approx(expected, rel=1e-4)
     orthogonal = torch.linalg.qr(a).Q
     assert feature_contrast([orthogonal] * 2, [3 * orthogonal] * 2).item() == pytest.approx(0, abs=1e-5)
-

@@ -174,14 +174,14 @@ def test_cell_that_takes_too_long_is_stopped(tmp_path):
         runner.run_notebook(path, tmp_path / "copy.ipynb", {}, timeout=1)
 
 
-# Command line ----------------------------------------------------------------------------------
-
-
 @pytest.mark.skipif(not runner.ENCRYPTED, reason="this build of ZeroMQ cannot encrypt")
 def test_what_goes_to_a_kernel_is_encrypted(tmp_path, capfd):
     asks = "from ipykernel.kernelapp import IPKernelApp\nassert IPKernelApp.instance().curve_secretkey"
     runner.run_notebook(write(tmp_path / "01_asks.ipynb", asks), tmp_path / "out" / "01_asks.ipynb", {}, 60)
     assert "encryption" not in capfd.readouterr().err
+
+
+# Command line ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
