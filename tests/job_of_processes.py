@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 3), dtype=np.uint8)
 LABELS = np.arange(48) % 4
 STATISTICS = ((0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
-METHODS = ("SimCLR", "CLSP-SimCLR", "SupCon", "NNCLR", "CLSP-MoCoV2")
+METHODS = ("SimCLR", "CLSP-SimCLR", "SupCon", "NNCLR", "All4One", "CLSP-MoCoV2")
 BANK = np.stack([255 - IMAGES, IMAGES // 2], 1)
 
 
@@ -38,7 +38,7 @@ pretrain.build = lambda *args: without_batch_norm(original_build(*args))
 
 def encoder(method: str, work: Path) -> dict:
     cfg = Pretrain(
-        method=method, epochs=4, batch=16, queue=32, lr=0.1, clsp_weight=0.5,
+        method=method, epochs=4, batch=16, queue=32, lr=0.02, clsp_weight=0.5,
         encoder=Encoder(layers=(1,), width=8, hidden=16, projection=8),
     )
     net, losses = pretrain.pretrain(cfg, IMAGES, LABELS, STATISTICS, work, "fp32", BANK)
