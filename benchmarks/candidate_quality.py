@@ -35,10 +35,15 @@ def measure(quick: bool) -> dict:
         ]
         return diffusion.to_uint8(torch.cat(parts)).cpu().numpy().reshape(len(anchors), K, *anchors.images.shape[1:])
 
+    def each_encoded() -> np.ndarray:  # the anchor under noise of its own for each of its candidates
+        draw = partial(interpolate, companion.unet, anchors.images, cfg.mix_weight, 1, cfg.steps, None)
+        return np.concatenate([draw(seed, "fp32") for seed in range(K)], 1)
+
     ways: dict[str, Callable[[], np.ndarray]] = {
         "authors' way": theirs,
         "one encoding of the anchor, clean image clipped": partial(ours, reference, ETA, "fp32"),
         f"DDIM, {cfg.steps} steps": partial(ours, cfg.steps, ETA, "fp32"),
+        f"DPM-Solver++, {cfg.steps} steps, an encoding for each candidate": each_encoded,
         f"DPM-Solver++, {cfg.steps} steps": partial(ours, cfg.steps, None, "fp32"),
     }
     if "bf16" in report.precisions():
