@@ -242,6 +242,14 @@ class Study:
     sweep_seeds: Count = 1
     sweep_k: Count = 1  # candidates an anchor in those banks
 
+    @model_validator(mode="after")
+    def _compares_clsp_with_simclr(self) -> Self:
+        if not {"SimCLR", "CLSP-SimCLR"} <= set(self.methods) or len(set(self.methods)) < len(self.methods):
+            raise ValueError(
+                f"methods={self.methods} must hold 'SimCLR' and 'CLSP-SimCLR', which the notebooks compare, and each name once"
+            )
+        return self
+
 
 @settings
 class Profile:

@@ -70,12 +70,15 @@ def tile(rows: Sequence[np.ndarray]) -> np.ndarray:
     return picture.reshape(len(rows) * (height + gap), n * (width + gap), 3)
 
 
-def bars(ax: Axes, table: pd.DataFrame, value: str, half_width: str, by: str = "method") -> None:
-    """A horizontal bar a row of `table` with its interval, first row on top."""
-    colors = [COLORS[name] for name in table[by]]
-    ax.barh(table[by], table[value], xerr=table[half_width], color=colors, capsize=2)
-    if not ax.yaxis_inverted():  # a shared axis is turned once
-        ax.invert_yaxis()
+def dots(ax: Axes, table: pd.DataFrame, value: str, half_width: str, by: str = "method") -> None:
+    """A dot with its interval for each row of `table`, first row on top.
+
+    No bars: their length says something only where the axis starts at 0.
+    """
+    for row, (name, mean, half) in enumerate(zip(table[by], table[value], table[half_width])):
+        ax.errorbar(mean, row, xerr=half, fmt="o", ms=4, capsize=2, color=COLORS[name])
+    ax.set_yticks(range(len(table)), table[by])
+    ax.set_ylim(len(table) - 0.5, -0.5)
 
 
 def save_figure(fig: Figure, folder: Path, name: str, table: pd.DataFrame, caption: str, note: str = "") -> None:

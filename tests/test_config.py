@@ -51,6 +51,8 @@ REFUSED = {
     "study.seeds=1": "seeds=1",
     "study.mix_weights=(0.1,1.5)": "1.5",
     "study.mix_weights=()": "()",
+    '''study.methods="('MoCoV2','CLSP-MoCoV2')"''': "must hold 'SimCLR' and 'CLSP-SimCLR'",
+    '''study.methods="('SimCLR','SimCLR','CLSP-SimCLR')"''': "each name once",
     "diffusion.unet.channels=(30,96)": "(30, 96)",
     "diffusion.unet.channels=()": "()",
     "diffusion.unet.channels=32": "32",

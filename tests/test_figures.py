@@ -25,7 +25,7 @@ def style():
 
 def draw(folder, **changes):
     fig, ax = plt.subplots(figsize=(figures.HALF, 1.5))
-    figures.bars(ax, TABLE, "knn", "half")
+    figures.dots(ax, TABLE, "knn", "half")
     figures.save_figure(fig, folder, "result", **({"table": TABLE, "caption": "What is seen."} | changes))
     return (folder / "result.png").read_bytes(), (folder / "result.csv").read_text()
 
@@ -58,14 +58,17 @@ def test_the_note_is_printed_on_the_figure_and_not_in_the_table(tmp_path):
     assert (a != b).any(2).mean() > 0.01
 
 
-def test_bars_put_the_first_row_on_top_in_its_colour():
+def test_dots_put_the_first_row_on_top_in_its_colour():
     _, ax = plt.subplots()
-    figures.bars(ax, TABLE, "knn", "half")
-    assert [bar.get_width() for bar in ax.patches] == TABLE["knn"].tolist()
-    assert [bar.get_facecolor()[:3] for bar in ax.patches] == [figures.COLORS[m] for m in TABLE["method"]]
-    ax.figure.canvas.draw()
-    heights = [ax.transData.transform((0, bar.get_y()))[1] for bar in ax.patches]
+    figures.dots(ax, TABLE, "knn", "half")
+    found = [container[0] for container in ax.containers]
+    assert [line.get_xdata()[0] for line in found] == TABLE["knn"].tolist()
+    assert [line.get_color() for line in found] == [figures.COLORS[m] for m in TABLE["method"]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == TABLE["method"].tolist()
+    heights = [ax.transData.transform((0, line.get_ydata()[0]))[1] for line in found]
     assert heights[0] > heights[1]
+    low, high = ax.containers[0][2][0].get_segments()[0][:, 0]
+    assert (low, high) == pytest.approx((0.49, 0.51))
 
 
 def test_image_grid_shows_every_image_in_its_place():
