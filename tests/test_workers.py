@@ -71,7 +71,11 @@ def test_workers_end_with_their_parent(tmp_path, how):
             time.sleep(100)
     """))
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "2"}
-    parent = subprocess.Popen([sys.executable, program, tmp_path], env=environment, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, program, tmp_path], env=environment, stderr=subprocess.DEVNULL,
+        # what a shell starts in the background ignores Ctrl-C, and so would the parent
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
     workers_ids = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
     assert all(map(alive, workers_ids))
