@@ -21,8 +21,8 @@ def measure(quick: bool) -> dict:
     cfg, anchors = companion.cfg.candidates, companion.train[: 64 if quick else 512]
     reference = 10 if quick else STEPS
 
-    def ours(steps: int, eta: float | None, precision: str) -> np.ndarray:
-        return interpolate(companion.unet, anchors.images, cfg.mix_weight, K, steps, eta, 0, precision)
+    def ours(steps: int, eta: float | None, precision: str, k: int = K, seed: int = 0) -> np.ndarray:
+        return interpolate(companion.unet, anchors.images, cfg.mix_weight, k, steps, eta, seed, precision)
 
     def theirs() -> np.ndarray:
         device = training.device()
@@ -36,8 +36,7 @@ def measure(quick: bool) -> dict:
         return diffusion.to_uint8(torch.cat(parts)).cpu().numpy().reshape(len(anchors), K, *anchors.images.shape[1:])
 
     def each_encoded() -> np.ndarray:  # the anchor under noise of its own for each of its candidates
-        draw = partial(interpolate, companion.unet, anchors.images, cfg.mix_weight, 1, cfg.steps, None)
-        return np.concatenate([draw(seed, "fp32") for seed in range(K)], 1)
+        return np.concatenate([ours(cfg.steps, None, "fp32", 1, seed) for seed in range(K)], 1)
 
     ways: dict[str, Callable[[], np.ndarray]] = {
         "authors' way": theirs,

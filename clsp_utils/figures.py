@@ -70,14 +70,14 @@ def tile(rows: Sequence[np.ndarray]) -> np.ndarray:
     return picture.reshape(len(rows) * (height + gap), n * (width + gap), 3)
 
 
-def dots(ax: Axes, table: pd.DataFrame, value: str, half_width: str, by: str = "method") -> None:
-    """A dot with its interval for each row of `table`, first row on top.
+def dots(ax: Axes, table: pd.DataFrame, value: str, half_width: str) -> None:
+    """A dot with its interval for each method of `table`, first row on top.
 
     No bars: their length says something only where the axis starts at 0.
     """
-    for row, (name, mean, half) in enumerate(zip(table[by], table[value], table[half_width])):
+    for row, (name, mean, half) in enumerate(zip(table.method, table[value], table[half_width])):
         ax.errorbar(mean, row, xerr=half, fmt="o", ms=4, capsize=2, color=COLORS[name])
-    ax.set_yticks(range(len(table)), table[by])
+    ax.set_yticks(range(len(table)), table.method)
     ax.set_ylim(len(table) - 0.5, -0.5)
 
 

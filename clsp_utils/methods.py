@@ -120,6 +120,7 @@ class NNCLR(SimCLR):
         return self.contrast(found, self.predictions(z))
 
     def predictions(self, z: list[Tensor]) -> list[Tensor]:
+        """The predictor's answers to the first two views, unit-norm rows `(N, D)` each."""
         return [F.normalize(self.predictor(own).float(), dim=1) for own in z[:2]]
 
     def contrast(self, targets: list[Tensor], found: list[Tensor]) -> Tensor:
