@@ -41,7 +41,7 @@ def pretrain(
         statistics: mean and standard deviation of the data set, in [0, 1].
         bank: candidates, uint8 `(N, k, H, W, 3)`; may be memory-mapped. Methods with synthetic or
             class positives need it.
-        watch: `backbone -> score`, called every `cfg.watch_every` epochs; loss, learning rate and
+        watch: `backbone -> score`, called every `cfg.watch_every` epochs. Loss, learning rate and
             score go to `log.csv` in `work`, a row an epoch.
 
     Returns:
@@ -99,8 +99,8 @@ def pretrain(
         optimizer.step()
         method.after_step((step + 1) / total)
         losses[step] = loss.item()
-        if i == per_epoch - 1 and rank == 0 and watch:
-            if cfg.watch_every and (epoch + 1) % cfg.watch_every == 0:
+        if i == per_epoch - 1 and rank == 0:
+            if watch and cfg.watch_every and (epoch + 1) % cfg.watch_every == 0:
                 method.eval()
                 scores[epoch] = watch(method.encoder.backbone)
                 method.train()

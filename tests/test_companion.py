@@ -11,6 +11,7 @@ import torch
 from clsp_utils import companion, config, diffusion, training, workers
 from clsp_utils.artifacts import Store
 from clsp_utils.companion import Companion
+from clsp_utils.folders import DataError
 from clsp_utils.methods import METHODS
 
 # The same precision on every machine; and the least work that has all steps.
@@ -253,6 +254,36 @@ def test_unlabelled_images_train_but_are_not_judged(home, monkeypatch):
     assert seen == {"SimCLR": len(some), "supervised": len(some.labelled), "SupCon": len(some.labelled)}
     monkeypatch.setattr(c, "classify", lambda images: np.zeros(len(images), int))
     assert c.agreement(some.images[:4], np.array([0, -1, 1, -1])) == 0.5
+
+
+def unlabelled(c):
+    c._splits = tuple(dataclasses.replace(part, labels=np.full(len(part), -1)) for part in (c.train, c.test))
+    return c
+
+
+@pytest.mark.parametrize("ask", [
+    lambda c: c.labelled, lambda c: c.study, lambda c: c.encoder("SupCon"), lambda c: c.diffusion(conditional=True),
+    lambda c: c.bank(conditional=True),
+])
+def test_what_needs_labels_is_refused_before_anything_is_made(home, ask):
+    with pytest.raises(DataError, match="None of these images has a label"):
+        ask(unlabelled(Companion("smoke", 0, QUICK)))
+    assert not list(home.rglob("manifest.json"))
+
+
+def test_too_few_of_a_class_are_refused_before_anything_is_made(home):
+    c = Companion("smoke", 0, QUICK)
+    labels = c.train.labels.copy()
+    labels[0] = 10  # a class of one image cannot be on both sides
+    c._splits = (dataclasses.replace(c.train, labels=labels), c.test)
+    with pytest.raises(DataError, match="too few to hold out"):
+        c.labelled
+
+
+def test_images_without_labels_train_and_are_not_watched(home):
+    c = unlabelled(Companion("smoke", 0, f"{QUICK} simclr.watch_every=1"))
+    [header, row] = (c.encoder("SimCLR") / "log.csv").read_text().split()
+    assert header == "epoch,loss,lr,knn" and row.startswith("1,") and row.endswith(",")
 
 
 @pytest.mark.parametrize("p_flip", [0.0, 0.5])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 
@@ -114,6 +115,30 @@ def test_damaged_artifact_is_made_anew(smoke):
     assert result.returncode == 0, result.stdout + result.stderr
     assert any("damaged" in path.name for path in (smoke / "artifacts/diffusion").iterdir())
     assert weights.read_bytes() == whole
+
+
+def photographs(path, labels):
+    """An archive of 300 images for training and 100 for testing, of random pixels."""
+    rng = np.random.default_rng(0)
+    splits = {"train": 300, "test": 100}
+    arrays = {f"{name}_x": rng.integers(0, 256, (n, 20, 20, 3), np.uint8) for name, n in splits.items()}
+    np.savez(path, **arrays, **{f"{name}_y": rng.choice(labels, n) for name, n in splits.items()})
+    return str(path)
+
+
+@pytest.mark.slow
+def test_every_notebook_runs_on_more_classes_than_ten_of_which_some_images_have_no_label(tmp_path):
+    data = photographs(tmp_path / "images.npz", [-1, -1, *range(11), 99])
+    result = clsp(tmp_path, "run", "--profile", "smoke", "-p", "data.name=cifar100", "-p", f"data={data}")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_notebooks_that_score_refuse_images_without_labels_before_they_train(tmp_path):
+    data = photographs(tmp_path / "images.npz", [-1])
+    result = clsp(tmp_path, "run", "02", "03", "04", "05", "06", "--profile", "smoke", "-p", "data.name=cifar10", "-p", f"data={data}")
+    assert result.returncode == 1 and result.stdout.count("None of these images has a label") == 5, result.stdout
+    assert not artifacts(tmp_path)
 
 
 @pytest.mark.parametrize("arguments, part", [
