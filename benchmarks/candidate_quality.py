@@ -25,12 +25,12 @@ def measure(quick: bool) -> dict:
         return interpolate(companion.unet, anchors.images, cfg.mix_weight, k, steps, eta, seed, precision)
 
     def theirs() -> np.ndarray:
-        device = training.device()
-        unet, g = companion.unet.to(device), training.generator(0, "authors", device=device)
+        device = companion.unet.device
+        g = training.generator(0, "authors", device=device)
         x = diffusion.to_diffusion_range(torch.from_numpy(anchors.images)).repeat_interleave(K, 0).to(device)
         noise = torch.randn(x.shape, generator=g, device=device)
         parts = [
-            authors.interpolate(unet, *part, cfg.mix_weight, reference, ETA, g, g)
+            authors.interpolate(companion.unet, *part, cfg.mix_weight, reference, ETA, g, g)
             for part in zip(x.split(128), noise.split(128))
         ]
         return diffusion.to_uint8(torch.cat(parts)).cpu().numpy().reshape(len(anchors), K, *anchors.images.shape[1:])

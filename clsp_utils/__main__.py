@@ -63,13 +63,20 @@ def _stage(options: argparse.Namespace) -> int:
         raise ConfigError(f"-p {name}={value}: a stage takes data, overrides, or a setting such as candidates.k=4.")
     from clsp_utils.companion import Companion  # seconds of imports, which `run` leaves to its kernels
 
+    from clsp_utils.training import Diverged
+
     companion = Companion(options.profile, options.seed, overrides, data)
     conditional = options.name.startswith("class-")
-    artifact = {
+    make = {
         "diffusion": lambda: companion.diffusion(conditional),
         "candidates": lambda: companion.bank(conditional=conditional),
         "pretrain": lambda: companion.encoder(options.method, options.seed),
-    }[options.name.removeprefix("class-")]()
+    }[options.name.removeprefix("class-")]
+    try:
+        artifact = make()
+    except Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(f"{options.name}: {artifact.path}")
     return 0
 

@@ -24,14 +24,14 @@ def follow_anchor(unet: UNet2DModel, anchors: Tensor, mix_weight: float, k: int,
     anchor share that encoding. Skip connections and time embedding stay the noise branch's.
 
     Args:
-        anchors: `(B, 3, H, W)` in [-1, 1]; the noise branch holds `B * k` images, k in a row.
+        anchors: `(B, 3, H, W)` in [-1, 1], on any device; the noise branch holds `B * k` images, k in a row.
         mix_weight: share of the noise branch, in [0, 1].
     """
-    schedule = DDPMScheduler(**NOISE)
+    schedule, anchors = DDPMScheduler(**NOISE), anchors.to(unet.device)
 
     def edit(features: Features, t: Tensor) -> Features:
-        fresh = torch.randn(anchors.shape, generator=g, device=g.device)
-        noised = schedule.add_noise(anchors, fresh, t.expand(len(anchors)).to(anchors.device))
+        fresh = torch.randn(anchors.shape, generator=g).to(anchors.device)
+        noised = schedule.add_noise(anchors, fresh, t.expand(len(anchors)))
         h_anchor = encode(unet, noised, t).h.repeat_interleave(k, 0)
         return features._replace(h=mix(features.h, h_anchor, mix_weight))
 
@@ -56,17 +56,14 @@ def interpolate(
     Returns:
         uint8 `(B, k, H, W, 3)`. With mix_weight 1 they are plain samples, bit for bit.
     """
-    device = training.device()
-    unet = unet.to(device)
-    x = to_diffusion_range(torch.tensor(anchors)).to(device)
-    g = training.generator(seed, "noise branch", device=device)
-    noise = torch.randn(len(x) * k, *x.shape[1:], generator=g, device=device)
+    x = to_diffusion_range(torch.tensor(anchors))
+    g = training.generator(seed, "noise branch")
+    noise = torch.randn(len(x) * k, *x.shape[1:], generator=g)
     edit = None
     if mix_weight < 1:
-        anchor_noise = training.generator(seed, "anchor noise", device=device)
-        edit = follow_anchor(unet, x, mix_weight, k, anchor_noise)
+        edit = follow_anchor(unet, x, mix_weight, k, training.generator(seed, "anchor noise"))
     out = sample(unet, noise, steps, eta, g, precision, edit)
-    return out.cpu().numpy().reshape(len(anchors), k, *anchors.shape[1:])
+    return out.numpy().reshape(len(anchors), k, *anchors.shape[1:])
 
 
 def class_samples(
@@ -80,15 +77,13 @@ def class_samples(
     Returns:
         uint8 `(B, k, H, W, 3)`.
     """
-    device = training.device()
-    unet = unet.to(device)
     labels = np.where(labels < 0, unet.config.num_class_embeds - 1, labels)
-    g = training.generator(seed, "class samples", device=device)
+    g = training.generator(seed, "class samples")
     side = unet.config.sample_size
-    noise = torch.randn(len(labels) * k, 3, side, side, generator=g, device=device)
-    classes = torch.from_numpy(labels).repeat_interleave(k).to(device)
+    noise = torch.randn(len(labels) * k, 3, side, side, generator=g)
+    classes = torch.from_numpy(labels).repeat_interleave(k)
     out = sample(unet, noise, steps, eta, g, precision, labels=classes, guidance=guidance)
-    return out.cpu().numpy().reshape(len(labels), k, side, side, 3)
+    return out.numpy().reshape(len(labels), k, side, side, 3)
 
 
 def open_bank(folder: Path, n: int, k: int, batch: int, image_shape: tuple[int, ...]) -> None:

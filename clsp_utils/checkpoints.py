@@ -21,7 +21,7 @@ from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
-from clsp_utils.config import Encoder
+from clsp_utils.config import ConfigError, Encoder
 from clsp_utils.encoders import build_backbone
 
 Source = str | Path | Mapping[str, Any]
@@ -56,7 +56,7 @@ BLOCKS = {"down": "encoder.downblocks", "mid": "encoder.middleblocks", "up": "de
 TABLE = "time_embedding.timembedding.0.weight"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ConfigError):
     """A checkpoint that cannot be used; the message names it and the reason."""
 
 

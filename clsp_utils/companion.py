@@ -94,6 +94,17 @@ class Companion:
         return self._splits[1]
 
     @cached_property
+    def labelled(self) -> tuple[data.Images, data.Images]:
+        """The anchors and the test images that have a label, which scores need.
+
+        Raises:
+            DataError: there are none, or too few anchors to hold out a fifth of every class.
+        """
+        train, test = self.train.labelled, self.test.labelled
+        data.split_by_group(train, 0.2)  # later, k of kNN is chosen on it
+        return train, test
+
+    @cached_property
     def statistics(self) -> tuple:
         """Mean and standard deviation of the anchors, a channel at a time, in [0, 1]."""
         return self.train.statistics
@@ -101,8 +112,9 @@ class Companion:
     @property
     def study(self) -> data.Images:
         """The test images that the curves over w, and the masks, are measured on."""
-        order = np.random.default_rng(0).permutation(len(self.test))
-        return self.test[order[: self.cfg.study.samples]]
+        test = self.labelled[1]
+        order = np.random.default_rng(0).permutation(len(test))
+        return test[order[: self.cfg.study.samples]]
 
     @cached_property
     def _fingerprint(self) -> dict:
@@ -136,7 +148,9 @@ class Companion:
     def diffusion(self, conditional: bool = False) -> Artifact:
         """The trained UNet and its losses; `conditional` on the class for the rival of interpolation."""
         cfg = self.cfg.diffusion
-        labels = self.train.labels if conditional else None
+        labels = None
+        if conditional and self.train.labelled:  # refuses images of which none has a label
+            labels = self.train.labels
 
         def train(work: Path, settings: config.Diffusion) -> tuple:
             return diffusion.train(settings, self.train.images, self.seed, work, self.precision, labels)
@@ -161,12 +175,12 @@ class Companion:
     @cached_property
     def unet(self) -> UNet2DModel:
         """The diffusion model in eval mode."""
-        return UNet2DModel.from_pretrained(self.diffusion().path).eval()
+        return UNet2DModel.from_pretrained(self.diffusion().path).eval().to(training.device())
 
     @cached_property
     def conditional_unet(self) -> UNet2DModel:
         """The class-conditional model in eval mode."""
-        return UNet2DModel.from_pretrained(self.diffusion(conditional=True).path).eval()
+        return UNet2DModel.from_pretrained(self.diffusion(conditional=True).path).eval().to(training.device())
 
     def bank(self, mix_weight: float | None = None, k: int | None = None, conditional: bool = False) -> Artifact:
         """Candidates of every anchor; weight and number default to the profile's.
@@ -263,7 +277,7 @@ class Companion:
             with workers.one_thread():
                 return pretrain(
                     settings, anchors.images[:n], anchors.labels[:n], self.statistics, work, self.precision,
-                    candidates, self._watch,
+                    candidates, self._watch if (anchors.labels >= 0).any() else None,
                 )
 
         def trial(n: int) -> None:

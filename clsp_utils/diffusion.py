@@ -165,16 +165,16 @@ def sample(
     from elsewhere. DDIM leaves the predicted noise itself as it is.
 
     Args:
-        noise: `(B, 3, H, W)` standard normal; it decides the device.
+        noise: `(B, 3, H, W)` standard normal. The UNet decides the device.
         steps: a divisor of 1000.
         eta: DDIM's; 0 is deterministic, 1 as noisy as DDPM. None takes DPM-Solver++.
-        g: draws the noise that is added at each step.
+        g: draws the noise that is added at each step; one of the CPU gives the same images on any device.
         edit: `(features, t) -> features`, applied between encoder and decoder half.
         labels: classes `(B,)` for a conditional model, which is then guided without a classifier
             (arXiv 2207.12598): `eps = (1 + guidance) * eps(class) - guidance * eps(no class)`.
 
     Returns:
-        uint8 `(B, H, W, 3)`.
+        uint8 `(B, H, W, 3)`, on the CPU.
     """
     if eta is None:  # told the clipped clean image
         scheduler = DPMSolverMultistepScheduler(
@@ -184,10 +184,10 @@ def sample(
     else:
         scheduler = DDIMScheduler(**NOISE, timestep_spacing="trailing", clip_sample=True)
     scheduler.set_timesteps(steps)
-    x = noise
+    x = noise.to(unet.device)
     if labels is not None:
-        labels = torch.cat([labels, torch.full_like(labels, unet.config.num_class_embeds - 1)])
-    with training.autocast(noise.device, precision):  # around all steps: weights are rounded once
+        labels = torch.cat([labels, torch.full_like(labels, unet.config.num_class_embeds - 1)]).to(x.device)
+    with training.autocast(x.device, precision):  # around all steps: weights are rounded once
         for i, t in enumerate(scheduler.timesteps):
             features = encode(unet, x if labels is None else torch.cat([x, x]), t, labels)
             if edit is not None:
@@ -202,4 +202,4 @@ def sample(
                 x = scheduler.step(clean, t, x, generator=g).prev_sample
             else:
                 x = scheduler.step(eps, t, x, eta=eta, generator=g).prev_sample
-    return to_uint8(x)
+    return to_uint8(x).cpu()

@@ -14,12 +14,14 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from clsp_utils.config import ConfigError
+
 Split = tuple[np.ndarray, np.ndarray]  # images uint8 (N, size, size, 3), labels int64 (N,), -1 = none
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # of the rest, some start other programs
 
 
-class DataError(ValueError):
+class DataError(ConfigError):
     """Images that cannot be used; one sentence says which and what is expected."""
 
 

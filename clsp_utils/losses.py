@@ -1,4 +1,7 @@
-"""Contrastive losses. Every argument named `z`, `q` or `k` has unit-norm rows."""
+"""Contrastive losses. Every argument named `z`, `q` or `k` has unit-norm rows.
+
+Exponentials and sums are fp32; under bf16 autocast the cosines come out of a bf16 product.
+"""
 
 import torch
 from torch import Tensor
@@ -8,7 +11,7 @@ from torch.nn import functional as F
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     """NT-Xent of SimCLR: each row must find its partner among the 2N - 1 others.
 
-    `mean_i -log( exp(z_i.z_i' / T) / sum_{j != i} exp(z_i.z_j / T) )`, fp32.
+    `mean_i -log( exp(z_i.z_i' / T) / sum_{j != i} exp(z_i.z_j / T) )`.
 
     Args:
         z1, z2: projections of the two views `(N, D)`, unit-norm rows, partners in the same row.

@@ -26,6 +26,9 @@ from clsp_utils import processes
 SAVING = 20  # times as long as a save takes, so much time passes before the next one at least
 EXPLODED = 100  # times the first loss, or times 1 where that is less
 
+# "fp32" means it: where convolutions could be rounded to TF32, bf16 is there too, and faster.
+torch.backends.cudnn.allow_tf32 = False
+
 
 class Diverged(RuntimeError):
     """Loss or weights are not finite any more, or beyond reason; the last good checkpoint is kept."""

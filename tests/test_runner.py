@@ -209,6 +209,23 @@ def test_command_line_refuses_bad_input_in_one_sentence(home, no_kernel, capsys,
     assert_refused(capsys, arguments, shown)
 
 
+@pytest.mark.parametrize("settings, shown", [
+    (["data.name=folder", "data=/no/such/folder"], "/no/such/folder"),
+    (["diffusion.source=/no/such/weights.pt"], "/no/such/weights.pt"),
+])
+def test_stage_refuses_what_it_cannot_read_in_one_sentence(home, capsys, settings, shown):
+    parameters = [word for setting in settings for word in ("-p", setting)]
+    assert cli.main(["stage", "diffusion", "--profile", "smoke", *parameters]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and shown in error
+
+
+def test_stage_that_diverges_says_what_to_lower(home, capsys):
+    assert cli.main(["stage", "diffusion", "--profile", "smoke", "-p", "diffusion.lr=1e9", "-p", "precision=fp32"]) == 1
+    error = capsys.readouterr().err.split("\r")[-1]  # what stands after the progress bar
+    assert error.startswith("error: ") and error.count("\n") == 1 and "lower diffusion.lr" in error
+
+
 def test_command_line_refuses_a_folder_that_cannot_be_written(home, no_kernel, monkeypatch, capsys):
     (home / "file").touch()
     monkeypatch.setenv("CLSP_HOME", str(home / "file"))
