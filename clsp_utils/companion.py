@@ -165,6 +165,8 @@ class Companion:
             else:
                 self._announce("diffusion model", cfg.steps * cfg.batch * 4.4e-3, trial, cfg.steps)
                 unet, losses = train(work, cfg)
+                if processes.rank() == 0:
+                    link_or_copy(work / "log.csv", out / "log.csv")
             training.save_weights(unet, out / SAFETENSORS_WEIGHTS_NAME)
             unet.save_config(out)  # a folder that diffusers reads
             np.save(out / "losses.npy", losses)

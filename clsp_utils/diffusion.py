@@ -59,7 +59,8 @@ def train(
     """Trains the UNet by `|| eps - eps_theta(x_t, t) ||^2`; resumes from `work` if it can.
 
     A share `cfg.second_noise` of each batch are pairs: one image at one t under two noises. The two
-    exchange their mid-block features. For a share `cfg.silent_middle` these features are zero.
+    exchange their mid-block features. For a share `cfg.silent_middle` these features are zero. Loss
+    and learning rate go to `log.csv` in `work`, a row an epoch.
 
     Args:
         images: uint8 `(N, H, W, 3)`.
@@ -79,7 +80,8 @@ def train(
     optimizer = torch.optim.AdamW(unet.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     ema = EMAModel(unet.parameters(), decay=cfg.ema_decay)
     noise_schedule = DDPMScheduler(**NOISE)
-    losses = torch.zeros(cfg.steps)
+    losses, per_epoch = torch.zeros(cfg.steps), max(1, len(images) // cfg.batch)
+    lr = lambda step: cfg.lr * training.warmup_cosine(step, cfg.steps, cfg.warmup)  # noqa: E731
     parts = {"unet": unet, "optimizer": optimizer, "ema": ema}
     checkpoint = training.Checkpoint(work, parts, {"losses": losses})
     start = checkpoint.restore()
@@ -120,7 +122,7 @@ def train(
             predicted = decode(unet, h, skips, temb)
         error = (predicted.float() - noise).square().mean((1, 2, 3))
         loss = (error * min_snr_weight(noise_schedule, t, cfg.snr_gamma)).mean()
-        training.set_lr(optimizer, cfg.lr * training.warmup_cosine(step, cfg.steps, cfg.warmup))
+        training.set_lr(optimizer, lr(step))
         optimizer.zero_grad()
         loss.backward()
         processes.average_gradients(unet.parameters())
@@ -128,6 +130,8 @@ def train(
         optimizer.step()
         ema.step(unet.parameters())
         losses[step] = processes.mean(loss).item()
+        if rank == 0 and ((step + 1) % per_epoch == 0 or step + 1 == cfg.steps):
+            training.write_log(work / "log.csv", step, per_epoch, losses, lr)
         checkpoint.after_step(step, losses[step].item(), f"diffusion.lr={cfg.lr:g}")
     ema.copy_to(unet.parameters())
     return unet.cpu().eval(), losses.numpy()

@@ -4,7 +4,6 @@ Under `accelerate launch` the processes share each batch and come to the result 
 `processes`). Batch norm is the exception on CPUs: there each process normalises over its own rows.
 """
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +62,7 @@ def pretrain(
     optimizer = torch.optim.SGD(trained, cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
     per_epoch = len(images) // batch
     total = cfg.epochs * per_epoch
+    lr = lambda step: cfg.lr * training.warmup_cosine(step, total, cfg.warmup * per_epoch)  # noqa: E731
     losses, scores = torch.zeros(total), torch.full((cfg.epochs,), -1.0)
     checkpoint = training.Checkpoint(work, {"method": method, "optimizer": optimizer}, {"losses": losses, "scores": scores})
     start = checkpoint.restore()
@@ -91,8 +91,7 @@ def pretrain(
             if recipe.third:
                 weight = cfg.clsp_weight * min(1.0, (step + 1) / (1 + cfg.clsp_ramp * total))
                 loss = loss + weight * clsp_term(z[1], z[2])
-        lr = cfg.lr * training.warmup_cosine(step, total, cfg.warmup * per_epoch)
-        training.set_lr(optimizer, lr)
+        training.set_lr(optimizer, lr(step))
         optimizer.zero_grad()
         loss.backward()
         processes.average_gradients(trained)
@@ -104,7 +103,7 @@ def pretrain(
                 method.eval()
                 scores[epoch] = watch(method.encoder.backbone)
                 method.train()
-            write_log(work / "log.csv", cfg, losses, scores, epoch, per_epoch)
+            training.write_log(work / "log.csv", step, per_epoch, losses, lr, scores)
         checkpoint.after_step(step, losses[step].item(), f"{recipe.settings}.lr={cfg.lr:g}")
     return method.encoder.to("cpu", memory_format=torch.contiguous_format).eval(), losses.numpy()
 
@@ -115,16 +114,3 @@ def draw_candidates(
     """One candidate of every `world`-th anchor, drawn at random: uint8 `(B / world, H, W, 3)`."""
     pick = torch.randint(bank.shape[1], (len(anchors),), generator=g)
     return torch.from_numpy(bank[anchors[rank::world].numpy(), pick[rank::world].numpy()])
-
-
-def write_log(path: Path, cfg: Pretrain, losses: Tensor, scores: Tensor, epoch: int, per_epoch: int) -> None:
-    """Rewrites the log up to `epoch`: epoch, mean loss, learning rate at its end, score (empty if none)."""
-    with open(path, "w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("epoch", "loss", "lr", "knn"))
-        for e in range(epoch + 1):
-            mean = losses[e * per_epoch : (e + 1) * per_epoch].mean().item()
-            last = (e + 1) * per_epoch - 1
-            lr = cfg.lr * training.warmup_cosine(last, cfg.epochs * per_epoch, cfg.warmup * per_epoch)
-            score = "" if scores[e] < 0 else f"{scores[e].item():.4f}"
-            rows.writerow((e + 1, f"{mean:.5f}", f"{lr:.6f}", score))

@@ -4,6 +4,7 @@ Random numbers come from generators that are made anew for each step from (seed,
 step is thus the only position that a loop has, and a resumed run draws what an unbroken one draws.
 """
 
+import csv
 import functools
 import hashlib
 import importlib.util
@@ -11,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,22 @@ def warmup_cosine(step: int, total: int, warmup: float) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def write_log(
+    path: Path, step: int, per_epoch: int, losses: Tensor, lr: Callable[[int], float], scores: Sequence[float] = ()
+) -> None:
+    """Rewrites a CSV with a row an epoch, the last of which ends after `step`.
+
+    Columns: epoch, mean loss, learning rate at its end, and of `scores` (-1 = none) the one of the epoch.
+    """
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("epoch", "loss", "lr", "knn")[: 4 if len(scores) else 3])
+        for epoch, start in enumerate(range(0, step + 1, per_epoch)):
+            last = min(start + per_epoch - 1, step)
+            score = [f"{x:.4f}" if x >= 0 else "" for x in scores[epoch : epoch + 1]]
+            rows.writerow((epoch + 1, f"{losses[start : last + 1].mean():.5f}", f"{lr(last):.6g}", *score))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -117,6 +117,16 @@ def test_a_silent_middle_learns_nothing(tmp_path, share, same):
     assert (cosine > 1 - 1e-9) == same  # weight decay alone shortens it and does not turn it
 
 
+def test_the_log_has_a_row_an_epoch_and_one_for_what_is_left(tmp_path):
+    _, losses = diffusion.train(CFG, IMAGES, 0, tmp_path, "fp32")  # 12 steps, 5 an epoch
+    header, *rows = (line.split(",") for line in (tmp_path / "log.csv").read_text().split())
+    assert header == ["epoch", "loss", "lr"] and [row[0] for row in rows] == ["1", "2", "3"]
+    expected = [losses[:5].mean(), losses[5:10].mean(), losses[10:].mean()]
+    np.testing.assert_allclose([float(row[1]) for row in rows], expected, atol=1e-5)
+    expected = [CFG.lr * training.warmup_cosine(step, 12, CFG.warmup) for step in (4, 9, 11)]
+    np.testing.assert_allclose([float(row[2]) for row in rows], expected, rtol=1e-5)
+
+
 def test_training_returns_the_average_and_depends_on_the_seed(tmp_path):
     runs = {
         name: diffusion.train(dataclasses.replace(CFG, **change), IMAGES, seed, tmp_path / name, "fp32")
