@@ -115,8 +115,8 @@ def _typed(value: Any, default: str, name: str) -> Any:
     return value
 
 
-def run_notebook(source: Path, target: Path, parameters: dict[str, Any], timeout: float) -> None:
-    """Executes one notebook; the executed copy is `target`.
+def run_notebook(source: Path, target: Path, parameters: dict[str, Any], timeout: float | None) -> None:
+    """Executes one notebook, each cell in at most `timeout` seconds (None: any); the executed copy is `target`.
 
     Raises:
         RuntimeError: it did not run to its end; one sentence names the cell and the reason.
@@ -200,7 +200,7 @@ def run(
     build: Path,
     profile: str,
     parameters: dict[str, Any],
-    timeout: float = 3600,
+    timeout: float | None = 3600,
 ) -> int:
     """Runs notebooks one after the other; returns the number that failed.
 

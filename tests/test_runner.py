@@ -247,6 +247,13 @@ def test_command_line_passes_everything_on(home, monkeypatch):
     assert rest == ["smoke", {"seed": 3, "candidates.k": 4}, 9]
 
 
+@pytest.mark.parametrize("profile, seconds", [("smoke", 3600), ("laptop", 3600), ("gpu", None), ("paper", None)])
+def test_a_cell_may_take_an_hour_and_on_gpus_any_time(home, monkeypatch, profile, seconds):
+    seen = []
+    monkeypatch.setattr(runner, "run", lambda *arguments: seen.append(arguments[-1]) or 0)
+    assert cli.main(["run", "--profile", profile]) == 0 and seen == [seconds]
+
+
 def test_interrupt_is_no_traceback(home, monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
