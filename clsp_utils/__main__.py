@@ -65,7 +65,6 @@ def _stage(options: argparse.Namespace) -> int:
     for name, value in others.items():
         raise ConfigError(f"-p {name}={value}: a stage takes data, overrides, or a setting such as candidates.k=4.")
     from clsp_utils.companion import Companion  # seconds of imports, which `run` leaves to its kernels
-
     from clsp_utils.training import Diverged
 
     companion = Companion(options.profile, options.seed, overrides, data)

@@ -101,7 +101,7 @@ class Companion:
             DataError: there are none, or too few anchors to hold out a fifth of every class.
         """
         train, test = self.train.labelled, self.test.labelled
-        data.split_by_group(train, 0.2)  # later, k of kNN is chosen on it
+        evaluate.held_out_rows(train)  # later, k of kNN is chosen on them
         return train, test
 
     @cached_property

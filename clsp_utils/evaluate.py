@@ -83,11 +83,16 @@ def knn(train: Tensor, train_labels: Tensor, test: Tensor, k: int, temperature: 
     return votes.argmax(1)
 
 
+def held_out_rows(data: Images) -> tuple[Tensor, Tensor]:
+    """Rows of the training images, `(kept, held)`: a fifth is held out, by group."""
+    numbered = Images(np.arange(len(data)), data.labels, data.groups, data.class_names)
+    kept, held = split_by_group(numbered, 0.2)
+    return torch.from_numpy(kept.images), torch.from_numpy(held.images)
+
+
 def held_out_knn(features: Tensor, data: Images, neighbours: tuple[int, ...]) -> dict[int, float]:
     """kNN accuracy for each k on a fifth of the training images, held out by group."""
-    index = np.arange(len(data))
-    numbered = Images(index, data.labels, data.groups, data.class_names)
-    kept, held = (torch.from_numpy(part.images) for part in split_by_group(numbered, 0.2))
+    kept, held = held_out_rows(data)
     labels = torch.from_numpy(data.labels)
     return {
         k: accuracy(knn(features[kept], labels[kept], features[held], k), labels[held])
