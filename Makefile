@@ -1,34 +1,48 @@
-# make figures [PROFILE=laptop|smoke] | make test | make reliability | make lab | make clean
+# The environment is made when it is missing. PIP_CONSTRAINT=constraints.txt before a command
+# installs the versions that the committed figures were made with, instead of the newest.
 PYTHON ?= python3
 PROFILE ?= laptop
 BIN := .venv/bin
 
-.PHONY: figures test reliability lab strip clean
+.DEFAULT_GOAL := help
+.PHONY: help figures test lint lab strip reliability clean
 
-figures: .venv/ready
+help: ## this list
+	@echo "make TARGET [PROFILE=laptop|smoke|gpu|paper] [ARGS=...] [PYTHON=python3]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+
+figures: .venv/ready ## run all notebooks; figures and tables go to figures/
 	$(BIN)/python -m clsp_utils run --profile $(PROFILE) $(ARGS)
 
-test: .venv/ready
-	$(BIN)/python -m pytest $(ARGS)
+# A test computes with one thread, so two of them fit two cores; those of one file, which share what
+# they prepare, stay together.
+test: lint ## lint, then all tests and every notebook at the smoke profile
+	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
-# The long version of what `make test` runs of it; counts go to tests/reliability/results.json.
-reliability: .venv/ready
-	$(BIN)/python -m pytest tests/reliability --rounds long --results tests/reliability/results.json $(ARGS)
+STRIP := nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution"
+lint: .venv/ready ## style, types, spelling, and notebooks without outputs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/$(STRIP) --verify notebooks/*.ipynb
 
-lab: .venv/ready
+lab: .venv/ready ## open JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
 
-# Notebooks are stored without outputs.
-STRIP := nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution"
-strip: .venv/ready
+strip: .venv/ready ## take outputs out of the notebooks
 	$(BIN)/$(STRIP) notebooks/*.ipynb
 
-clean:
-	rm -rf build artifacts
+# One at a time: its counts go to one file, and it kills by the clock.
+reliability: .venv/ready ## try to break it, longer than `make test` does
+	$(BIN)/python -m pytest tests/reliability --rounds long --results tests/reliability/results.json $(ARGS)
+
+clean: ## delete results; figures/ stays
+	rm -rf build artifacts .mypy_cache .pytest_cache .ruff_cache
 
 .venv/ready: pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "error: '$(PYTHON)' is not there; install Python 3.11 or 3.12, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 13) else "error: this is Python %d.%d; use 3.11 or 3.12: make PYTHON=/path/to/python3.12" % v[:2])'
+	@command -v $(PYTHON) >/dev/null || { echo "error: '$(PYTHON)' is not there; install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "error: this is Python %d.%d; use 3.11 or newer: make PYTHON=/path/to/python3.12" % v[:2])'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: Python's venv module is missing; install it (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"

@@ -1,4 +1,4 @@
-"""Command line: notebooks in order, or one long stage alone.
+"""Command line: notebooks in order, or one stage alone.
 
     python -m clsp_utils run [NOTEBOOK ...] --profile P -p name=value
     accelerate launch -m clsp_utils stage pretrain --method CLSP-SimCLR --profile paper
@@ -9,29 +9,39 @@ A stage on several GPUs leaves the artifact, under the key, that the notebooks t
 import argparse
 import sys
 
-from clsp_utils import config, runner
-from clsp_utils.artifacts import Store, StoreError
-from clsp_utils.config import ConfigError, home
+from clsp_utils.book import run_notebooks
+from clsp_utils.config import PROFILES, ConfigError, Positive, home, validate
+from clsp_utils.pipeline import Profile, Stage
+from clsp_utils.store import Store, StoreError
 
-TIMEOUTS = {"smoke": 3600, "laptop": 3600}  # seconds a cell; on GPUs it may take days
-STAGES = ("diffusion", "class-diffusion", "candidates", "class-candidates", "pretrain")
+TIMEOUTS = {"smoke": 3600, "laptop": 3600}  # seconds per cell; on GPUs it may take days
 
 
 def main(arguments: list[str] | None = None) -> int:
-    shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m clsp_utils", description=__doc__, formatter_class=shape)
+    """Does what the command line says; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clsp_utils",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run notebooks with papermill")
     run.add_argument("notebooks", nargs="*", help="beginnings of names, such as 03; default: all")
-    run.add_argument("--timeout", type=float, help="seconds a cell may take (an hour; gpu and paper: any)")
+    limit = "seconds a cell may take (an hour; gpu and paper: any)"
+    run.add_argument("--timeout", type=float, help=limit)
     stage = commands.add_parser("stage", help="make one artifact, on one or several GPUs")
-    stage.add_argument("name", help=", ".join(STAGES))
-    stage.add_argument("--method", default="CLSP-SimCLR", help="of pretrain (CLSP-SimCLR)")
+    stage.add_argument("name", help=", ".join(_stages()))
+    stage.add_argument("--method", help="of pretrain and scores (CLSP-SimCLR)")
     stage.add_argument("--seed", type=int, default=0, help="as the notebooks' parameter (0)")
     for command in (run, stage):
-        command.add_argument("--profile", default="laptop", help=f"{', '.join(config.PROFILES)}; default laptop")
+        profiles = f"{', '.join(PROFILES)}; default laptop"
+        command.add_argument("--profile", default="laptop", help=profiles)
         command.add_argument(
-            "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
+            "-p",
+            dest="parameters",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
             help="a parameter of the notebooks, or a setting of the profile such as candidates.k=4",
         )
     options = parser.parse_args(arguments)
@@ -41,41 +51,46 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; what was finished is kept, and long stages go on where they were.", file=sys.stderr)
+        kept = "what was finished is kept, and long stages go on where they were."
+        print(f"\nstopped; {kept}", file=sys.stderr)
         return 130
 
 
+def _stages() -> list[str]:
+    return [name for name, kind in Stage.kinds.items() if kind.made and kind.defaults() or name == "pretrain"]
+
+
 def _run(options: argparse.Namespace) -> int:
-    notebooks = runner.find_notebooks(home() / "notebooks", options.notebooks)
-    parameters = runner.parse_parameters(options.parameters)
+    notebooks = run_notebooks.find_notebooks(home("notebooks"), options.notebooks)
+    parameters = run_notebooks.parse_parameters(options.parameters)
     timeout = TIMEOUTS.get(options.profile)
     if options.timeout is not None:
-        timeout = config.validate(config.Positive, options.timeout, "--timeout")
+        timeout = validate(Positive, options.timeout, "--timeout")
     Store(home("artifacts"))
     Store(home("build"))
-    failed = runner.run(notebooks, home("build"), options.profile, parameters, timeout)
+    failed = run_notebooks.run(notebooks, home("build"), options.profile, parameters, timeout)
     return 1 if failed else 0
 
 
 def _stage(options: argparse.Namespace) -> int:
-    if options.name not in STAGES:
-        raise ConfigError(f"stage={options.name!r}: use one of {', '.join(STAGES)}.")
-    config.validate(config.Method, options.method, "method")
-    overrides, data, others = runner.split_settings(runner.parse_parameters(options.parameters))
+    if options.name not in _stages():
+        raise ConfigError(f"stage={options.name!r}: use one of {', '.join(_stages())}.")
+    parameters = run_notebooks.parse_parameters(options.parameters)
+    overrides, data, others = run_notebooks.split_settings(parameters)
     for name, value in others.items():
-        raise ConfigError(f"-p {name}={value}: a stage takes data, overrides, or a setting such as candidates.k=4.")
-    from clsp_utils.companion import Companion  # seconds of imports, which `run` leaves to its kernels
-    from clsp_utils.training import Diverged
+        raise ConfigError(
+            f"-p {name}={value}: a stage takes data, overrides, or a setting such as candidates.k=4."
+        )
+    kind, given = Stage.kinds[options.name], {}
+    if options.method is not None:
+        given["method"] = options.method
+    Profile(options.profile, overrides, data, options.seed).stage(kind, **given)
+    from clsp_utils.pipeline import Companion  # seconds of imports
+    from clsp_utils.runtime import Diverged
 
     companion = Companion(options.profile, options.seed, overrides, data)
-    conditional = options.name.startswith("class-")
-    make = {
-        "diffusion": lambda: companion.diffusion(conditional),
-        "candidates": lambda: companion.bank(conditional=conditional),
-        "pretrain": lambda: companion.encoder(options.method, options.seed),
-    }[options.name.removeprefix("class-")]
     try:
-        artifact = make()
+        artifact = companion.artifact(kind, **given)
     except Diverged as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and f
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from clsp_utils import training  # noqa: E402
+from clsp_utils.runtime import Checkpoint  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -33,7 +33,7 @@ class Killed(Exception):
 @pytest.fixture
 def killed(monkeypatch):
     """`with killed(after, saved)`: what runs inside dies after so many steps, `saved` of them on disk."""
-    original = training.Checkpoint.after_step
+    original = Checkpoint.after_step
 
     @contextmanager
     def die(after, saved):
@@ -44,7 +44,7 @@ def killed(monkeypatch):
                 raise Killed
 
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(training.Checkpoint, "after_step", after_step)
+            patch.setattr(Checkpoint, "after_step", after_step)
             yield
 
     return die

@@ -1,0 +1,239 @@
+"""Runs notebooks with papermill, strictly: known parameters only, failures told in one sentence.
+
+Knows nothing of the science: notebooks are files with parameters, run in order.
+"""
+
+import ast
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import psutil
+import zmq
+from filelock import FileLock
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from clsp_utils.config import ConfigError, check
+from clsp_utils.pipeline.profile import Profile, as_mapping
+from clsp_utils.store import locked, replace_file
+
+# What goes between us and a kernel, through ports of this machine that any of its users can reach.
+ENCRYPTED = {"transport_encryption": "auto"} if zmq.has("curve") else {}
+PATHS = {"data", "data.path", "data.wnids", "diffusion.source"}
+
+
+def find_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
+    """Notebooks of `folder` in order; `wanted` are beginnings of their names, such as "03"."""
+    everything = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    names = ", ".join(path.stem for path in everything)
+    if not everything:
+        raise ConfigError(f"notebooks={str(folder)!r}: there are no notebooks in this folder.")
+    chosen = []
+    for word in wanted:
+        stem = Path(word).stem
+        matches = [path for path in everything if path.stem.startswith(stem)] if stem else []
+        if len(matches) != 1:
+            raise ConfigError(f"notebook={word!r}: use the beginning of one of {names}.")
+        chosen += matches
+    return sorted(set(chosen)) or everything
+
+
+def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
+    """`name=value` pairs; values are read as Python literals, else as text."""
+    parameters = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"-p {pair!r}: write name=value.")
+        try:
+            parameters[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parameters[name] = text
+    return parameters
+
+
+def split_settings(
+    parameters: dict[str, Any],
+) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """Overrides of the profile, path of the data ("" = none), and all other parameters.
+
+    Notebooks run in their own folder: paths become absolute.
+    """
+    parameters = dict(parameters)
+    for name in PATHS & parameters.keys():
+        given = str(parameters[name])
+        path = Path(given).expanduser().absolute()
+        if given and path.exists():  # else it may be the name of weights on the Hub
+            parameters[name] = str(path)
+    overrides, path = as_mapping(parameters.pop("overrides", {})), str(parameters.pop("data", ""))
+    settings = {
+        name: value for name, value in parameters.items() if "." in name or name == "precision"
+    }
+    others = {name: value for name, value in parameters.items() if name not in settings}
+    # As in JSON, which papermill can write into any notebook.
+    return json.loads(json.dumps({**overrides, **settings})), path, others
+
+
+def assign(notebooks: Sequence[Path], profile: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parameters of each notebook, checked against its parameters cell and the profile.
+
+    A dotted name, such as `candidates.k`, or `precision` overrides that field of the profile in
+    every notebook; a plain name goes to the notebooks that have it.
+    """
+    overrides, data, plain = split_settings(parameters)
+    Profile(profile, overrides, data)
+    if data:
+        plain["data"] = data
+    known = [papermill.inspect_notebook(str(path)) for path in notebooks]
+    everything = sorted(set().union(*known) - {"profile"})
+    for name, value in plain.items():
+        if name not in everything:
+            raise ConfigError(f"-p {name}={value}: no such parameter; use one of {', '.join(everything)}.")
+    assigned = []
+    for have in known:
+        own = {}
+        for name in plain.keys() & have.keys():
+            own[name] = _typed(plain[name], have[name]["default"], name)
+        check(**own)
+        assigned.append({"profile": profile, "overrides": overrides} | own)
+    return assigned
+
+
+def _typed(value: Any, default: str, name: str) -> Any:
+    kind = type(ast.literal_eval(default))
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"-p {name}={value}: use a value of type {kind.__name__}, such as {default}.")
+    return value
+
+
+def run_notebook(source: Path, target: Path, parameters: dict[str, Any], timeout: float | None) -> None:
+    """Executes one notebook, each cell in at most `timeout` seconds (None: any); the executed copy is `target`.
+
+    Raises:
+        RuntimeError: it did not run to its end; one sentence names the cell and the reason.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    reached = [0]  # papermill does not say where a notebook was when it ran out of time or died
+    live = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if sys.stderr.isatty() else {}
+    try:
+        papermill.execute_notebook(
+            str(source), str(target), parameters, progress_bar=False, kernel_name="python3",
+            execution_timeout=timeout, coalesce_streams=True, cwd=str(source.parent),
+            config=Config(KernelManager=ENCRYPTED),
+            shutdown_kernel="immediate",  # the store needs no farewell, and a graceful one takes seconds
+            on_cell_execute=lambda cell, cell_index: reached.append(cell_index),
+            **live,
+        )
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True  # it would tell the end of the kernel with a traceback
+        raise
+    except PapermillExecutionError as error:
+        reason = f"{error.ename}: {error.evalue}".strip()
+        raise RuntimeError(f"cell {_source_position(target, error.cell_index)} failed with {reason}") from None
+    except CellTimeoutError:
+        raise RuntimeError(f"cell {_source_position(target, reached[-1])} ran longer than {timeout:g} s") from None
+    except DeadKernelError:
+        raise RuntimeError(
+            f"its kernel died in cell {_source_position(target, reached[-1])}, perhaps for lack of memory"
+        ) from None
+    # A cell that calls sys.exit(0) ends the run without an error.
+    cells = nbformat.read(target, as_version=4).cells
+    exits = [i for i, cell in enumerate(cells) if any(out.output_type == "error" for out in cell.get("outputs", []))]
+    if exits:
+        raise RuntimeError(f"it stopped early: cell {_source_position(target, exits[0])} called sys.exit")
+    pending = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source and not cell.execution_count]
+    if pending:
+        raise RuntimeError(f"it stopped early: cell {_source_position(target, pending[0])} did not run")
+
+
+def _source_position(executed: Path, index: int) -> int:
+    """Number, from 1, in the source notebook of the cell that papermill calls `index`.
+
+    papermill adds a cell with the parameters, and after an error marks that it does not count.
+    """
+    tags = [cell.metadata.get("tags", []) for cell in nbformat.read(executed, as_version=4).cells]
+    counted = [own for own in tags if "papermill-error-cell-tag" not in own][: index + 1]
+    return sum("injected-parameters" not in own for own in counted)
+
+
+class MemoryPeak:
+    """The most that the processes below this one held while `with MemoryPeak() as peak` lasted.
+
+    What they share counts for each of them, so that the sum is rather too high than too low.
+
+    Attributes:
+        bytes: so far, asked twice per second.
+    """
+
+    def __init__(self) -> None:
+        self.bytes, self.done = 0, threading.Event()
+
+    def __enter__(self) -> "MemoryPeak":
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        while not self.done.wait(0.5):
+            total = 0
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):  # it has just ended
+                    total += process.memory_info().rss
+            self.bytes = max(self.bytes, total)
+
+
+def run(
+    notebooks: Sequence[Path],
+    build: Path,
+    profile: str,
+    parameters: dict[str, Any],
+    timeout: float | None = 3600,
+) -> int:
+    """Runs notebooks one after the other; returns the number that failed.
+
+    Executed copies go to `build/<profile>/notebooks`, names, seconds, peak memory and errors to
+    `build/<profile>/report.json`. A failure does not stop the notebooks after it. Of two runs that
+    come to the same notebook, one waits until the other has executed it.
+    """
+    assigned = assign(notebooks, profile, parameters)
+    folder = build / profile
+    folder.mkdir(parents=True, exist_ok=True)
+    report = []
+    for i, (path, own) in enumerate(zip(notebooks, assigned), 1):
+        name = f"[{i}/{len(notebooks)}] {path.stem}"
+        print(f"{name} …", flush=True)
+        lock, wait = FileLock(folder / f".{path.stem}.lock"), f"{name}: another run executes it; waiting."
+        with locked(lock, lambda: print(wait, flush=True)), MemoryPeak() as peak:  # noqa: B023
+            start, error = time.monotonic(), None
+            try:
+                run_notebook(path, folder / "notebooks" / path.name, own, timeout)
+            except Exception as failure:  # whatever it was, it is told and the next notebook runs
+                error = str(failure) or type(failure).__name__
+            seconds = time.monotonic() - start
+        megabytes = round(peak.bytes / 1e6)
+        print(f"{name}: {error or 'ok'} ({seconds:.0f} s, {megabytes} MB)", flush=True)
+        report.append({
+            "name": path.stem, "status": "failed" if error else "ok",
+            "seconds": round(seconds, 1), "peak_mb": megabytes, "error": error, "parameters": own,
+        })
+        replace_file(folder / "report.json", json.dumps(report, indent=1).encode())
+    failed = [entry["name"] for entry in report if entry["error"]]
+    total = sum(entry["seconds"] for entry in report)
+    print(f"{len(report) - len(failed)} of {len(report)} notebooks ran to their end in {total:.0f} s.")
+    return len(failed)

@@ -1,0 +1,58 @@
+"""Every setting, its range, and the named profiles. Knows nothing of torch.
+
+Settings are frozen classes that are checked when they are made; a profile is what differs from
+their defaults; overrides change single fields by dotted names.
+"""
+
+from clsp_utils.config.methods import (
+    CONTRASTIVE,
+    METHODS,
+    All4One,
+    Method,
+    MoCoV2,
+    NNCLR,
+    Recipe,
+    SimCLR,
+    Study,
+    Supervised,
+    ThirdView,
+    Training,
+    View,
+)
+from clsp_utils.config.overrides import (
+    PARAMETERS,
+    ConfigError,
+    as_dict,
+    change,
+    check,
+    dotted,
+    merge,
+    nested,
+    validate,
+)
+from clsp_utils.config.paths import PROJECT, home
+from clsp_utils.config.profiles import PROFILES
+from clsp_utils.config.ranges import (
+    Count,
+    NotNegative,
+    Positive,
+    Precision,
+    Seed,
+    Share,
+    Shares,
+    Step,
+    Steps,
+    frozen,
+    local,
+)
+from clsp_utils.config.settings import (
+    Backbone,
+    ClassSampling,
+    Data,
+    Diffusion,
+    Interpolation,
+    Probe,
+    Sampling,
+    UNetShape,
+    Views,
+)

@@ -1,0 +1,48 @@
+"""Types of settings with their ranges, and what makes a class of settings."""
+
+import dataclasses
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+T = TypeVar("T")
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("input should be a number")
+    return value
+
+
+# Strict, since True is no number.
+Count = Annotated[int, Field(ge=1, strict=True)]
+CountOrNone = Annotated[int, Field(ge=0, strict=True)]
+NotNegative = Annotated[float, Field(ge=0, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Step = Annotated[int, Field(ge=0, le=999, strict=True)]
+Shares = Annotated[tuple[Share, ...], Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+# A sampler's steps spread evenly over T = 1000 only when their number divides it.
+Steps = Annotated[
+    Literal[1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500, 1000],
+    BeforeValidator(_no_bool),
+]
+Stride = Annotated[Literal[1, 2], BeforeValidator(_no_bool)]
+# bf16 where the hardware multiplies it natively ("auto"), or one of the two everywhere.
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+def local(default: Any) -> Any:
+    """A setting that says how something is computed and not what: it is part of no key."""
+    return dataclasses.field(default=default, metadata={"local": True})
+
+
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field, local)
+)
+def frozen(cls: type[T]) -> type[T]:
+    """Makes a class of settings: a frozen dataclass whose names, types and ranges are checked."""
+    strict = ConfigDict(extra="forbid", allow_inf_nan=False)
+    return dataclass(frozen=True, kw_only=True, config=strict)(cls)

@@ -1,0 +1,208 @@
+"""The settings of the mathematics, each class beside the room that reads it. Knows nothing of torch."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from clsp_utils.config.ranges import (
+    Count,
+    CountOrNone,
+    NotNegative,
+    Positive,
+    Share,
+    Shares,
+    Steps,
+    Stride,
+    frozen,
+    local,
+)
+
+# data ---------------------------------------------------------------------------------------------
+
+
+@frozen
+class Data:
+    """Which images (see `data.load`)."""
+
+    name: Literal["digits", "cifar10", "cifar100", "stl10", "imagenet100", "folder"] = "digits"
+    # Where the images lie; a relative path starts in the project's folder. Empty for the CIFARs and
+    # STL-10: in the project's data/, and if they are not there, download them. Only what is read
+    # there shapes a result, so neither path is part of a key.
+    path: str = local("")
+    wnids: str = local("")  # text file with the 100 classes of ImageNet-100, one wnid a line
+    size: Annotated[int, Field(ge=8, le=512, strict=True)] = 16  # pixels a side
+    draws: Count = 3  # pictures of each training digit, each on its own background; digits only
+    limit: CountOrNone = 0  # use only so many images of each split; 0 = all
+    # "validation" holds a fifth of the training strokes out and never touches the test split:
+    # every choice of a setting was made there.
+    evaluate_on: Literal["test", "validation"] = "test"
+
+    @model_validator(mode="after")
+    def _enough_to_split(self) -> Self:
+        if 0 < self.limit < 200:
+            raise ValueError(f"limit={self.limit} must be 0 (all images) or at least 200")
+        return self
+
+    @model_validator(mode="after")
+    def _paths_fit_the_name(self) -> Self:
+        if self.name == "digits" and self.path:
+            raise ValueError(
+                f"path={self.path!r} is of no use to name='digits', which scikit-learn brings along"
+            )
+        if self.name in ("imagenet100", "folder") and not self.path:
+            raise ValueError(f"path='' must name the folder of images when name={self.name!r}")
+        if (self.name == "imagenet100") != bool(self.wnids):
+            raise ValueError(
+                f"wnids={self.wnids!r} must name the list of 100 classes when name='imagenet100', "
+                f"and be empty otherwise"
+            )
+        return self
+
+
+# diffusion ----------------------------------------------------------------------------------------
+
+
+@frozen
+class UNetShape:
+    """Shape of diffusers' `UNet2DModel`."""
+
+    # One entry per resolution, each half the one before.
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 64)
+    layers: Count = 1  # residual blocks per resolution in the encoder half
+    attention: tuple[Count, ...] = ()  # resolutions, in pixels, with attention besides the mid-block
+    dropout: Share = 0.0
+    groups: Count = 8  # of group norm
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> Self:
+        if any(channels % self.groups for channels in self.channels):
+            raise ValueError(
+                f"channels={self.channels} must be multiples of groups={self.groups}"
+            )
+        return self
+
+    def misfit(self, size: int) -> str:
+        """Why this UNet cannot work on images of `size` pixels a side; empty if it can."""
+        levels = len(self.channels)
+        if size % 2 ** (levels - 1) or size < 2**levels:
+            return (
+                f"data.size={size} cannot be halved {levels - 1} time(s) by a UNet of {levels} "
+                f"resolutions: use a multiple of {2 ** (levels - 1)}, at least {2**levels}"
+            )
+        sides = [size // 2**i for i in range(levels)]
+        if any(side not in sides for side in self.attention):
+            return (
+                f"diffusion.unet.attention={self.attention} must name resolutions of the UNet, "
+                f"{sides}"
+            )
+        return ""
+
+
+@frozen
+class Diffusion:
+    """Training of the diffusion model (method step 1)."""
+
+    unet: UNetShape = UNetShape()
+    steps: Count = 1350
+    batch: Count = 64
+    lr: Positive = 2e-3
+    weight_decay: NotNegative = 0.01
+    warmup: Count = 100  # steps
+    ema_decay: Share = 0.995
+    snr_gamma: NotNegative = 5.0  # min-SNR weighting of the loss (arXiv 2303.09556); 0 = none
+    # Two shares of each batch that are not plain DDPM training (0 and 0 is). The middle is read from
+    # the same image under *other* noise, so that the decoder takes the noise from the skips and the
+    # content from the middle, as interpolation asks of it; or the middle is silenced, so that the
+    # skips learn to paint what they can without it, which is the background.
+    second_noise: Share = 0.4
+    silent_middle: Share = 0.05
+    clip: Positive = 1.0  # gradient norm
+    flip: bool = False  # mirror images at random: wrong for digits
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if self.second_noise + self.silent_middle > 1:
+            raise ValueError(
+                f"second_noise={self.second_noise} and silent_middle={self.silent_middle} must not "
+                f"exceed 1 together"
+            )
+        return self
+
+
+# positives ----------------------------------------------------------------------------------------
+
+
+@frozen
+class Sampling:
+    """How candidates are sampled (method step 5)."""
+
+    k: Count = 1  # candidates per anchor
+    steps: Steps = 10  # of the sampler
+    eta: Share | None = None  # None = DPM-Solver++; else DDIM: 0 = deterministic, 1 = as DDPM
+    batch: Count = 256  # anchors at a time, each with its k candidates
+
+
+@frozen
+class Interpolation(Sampling):
+    """Candidates with the anchor's middle mixed in (method step 4)."""
+
+    mix_weight: Share = 0.1  # w: share of the noise branch; 0 = anchor features only
+
+
+@frozen
+class ClassSampling(Sampling):
+    """Candidates from a class-conditional model: samples of the anchor's class."""
+
+    guidance: NotNegative = 1.0  # how far beyond the class's own prediction
+
+
+# contrastive --------------------------------------------------------------------------------------
+
+
+@frozen
+class Views:
+    """Random augmentation (see `contrastive.augment`)."""
+
+    crop_area: tuple[Positive, Share] = (0.5, 1.0)
+    brightness: NotNegative = 0.4
+    contrast: NotNegative = 0.4
+    saturation: NotNegative = 0.4
+    hue: Annotated[float, Field(ge=0, le=0.5, strict=True)] = 0.1
+    p_jitter: Share = 0.8
+    p_grey: Share = 0.2
+    p_flip: Share = 0.0
+    p_solarize: Share = 0.0
+
+    @model_validator(mode="after")
+    def _smallest_first(self) -> Self:
+        if self.crop_area[0] > self.crop_area[1]:
+            raise ValueError(f"crop_area={self.crop_area} must be (smallest, largest)")
+        return self
+
+
+@frozen
+class Backbone:
+    """ResNet and projector (see `contrastive.Encoder`)."""
+
+    block: Literal["basic", "bottleneck"] = "basic"
+    # Blocks per level, one to four levels.
+    layers: Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)] = (1, 1, 1)
+    width: Count = 32  # channels of the first level; each level doubles them
+    stem_stride: Stride = 2
+    max_pool: bool = False
+    hidden: Count = 256  # of the projector
+    projection: Count = 64
+
+
+# evaluation ---------------------------------------------------------------------------------------
+
+
+@frozen
+class Probe:
+    """Linear evaluation and kNN on cached features (method, section 2)."""
+
+    lr: Positive = 1.0
+    batch: Count = 256
+    epochs: Count = 100  # the learning rate falls to a tenth at 60 % and again at 80 %
+    # kNN picks one of these on held-out anchors.
+    neighbours: Annotated[tuple[Count, ...], Field(min_length=1)] = (5, 10, 20, 50, 100, 200)

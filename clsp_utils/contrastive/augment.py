@@ -1,0 +1,140 @@
+"""Random views of whole batches, on the device, from uint8 tensors.
+
+The transforms are those of SimCLR, each image with random numbers of its own: random resized crop,
+flip, colour jitter, grey, solarize. One `grid_sample` crops the whole batch; colours change by
+broadcasting. Nothing runs once per image. Steps after the first change fresh tensors in place,
+since new memory costs more than the arithmetic.
+"""
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from clsp_utils.config import Views
+from clsp_utils.data import ChannelStatistics, grey, normalise, to_float
+from clsp_utils.runtime import ALONE, Share
+
+
+class Draws:
+    """Random numbers for one process's rows: those that the whole batch would draw for them."""
+
+    def __init__(self, g: Generator, share: Share = ALONE):
+        self.g, self.share = g, share
+
+    def uniform(self, low: float, high: float, n: int, *columns: int) -> Tensor:
+        """`(n, *columns)` in [low, high)."""
+        whole = torch.rand(n * self.share.world, *columns, generator=self.g, device=self.g.device)
+        return self.share.rows(whole) * (high - low) + low
+
+    def order(self, n: int) -> list[int]:
+        """0 to n - 1 in random order, the same for all processes."""
+        return torch.randperm(n, generator=self.g, device=self.g.device).tolist()
+
+
+def _column(x: Tensor) -> Tensor:
+    return x.view(-1, 1, 1, 1)
+
+
+def crop_boxes(n: int, cfg: Views, draws: Draws) -> tuple[Tensor, ...]:
+    """Boxes of random resized crops as (centre x, centre y, width, height), in [0, 1] of the image.
+
+    As in torchvision: the area is uniform in `cfg.crop_area`, the log of the aspect ratio in
+    [log 3/4, log 4/3]; of ten such draws the first that fits is taken, else the whole image.
+
+    Returns:
+        Four tensors `(n,)`.
+    """
+    area = draws.uniform(*cfg.crop_area, n, 10)
+    root = draws.uniform(math.log(3 / 4), math.log(4 / 3), n, 10).exp().sqrt()
+    width, height = area.sqrt() * root, area.sqrt() / root
+    fits = (width <= 1) & (height <= 1)
+    first, none = fits.float().argmax(1, keepdim=True), ~fits.any(1)
+    width, height = (side.gather(1, first)[:, 0].masked_fill(none, 1) for side in (width, height))
+    x = width / 2 + draws.uniform(0, 1, n) * (1 - width)
+    y = height / 2 + draws.uniform(0, 1, n) * (1 - height)
+    return x, y, width, height
+
+
+def crop_and_flip(x: Tensor, boxes: tuple[Tensor, ...], flipped: Tensor) -> Tensor:
+    """Cuts `boxes` out of `(B, 3, H, W)`, scales them back to H x W, mirrors where `flipped`."""
+    cx, cy, width, height = boxes
+    theta = x.new_zeros(len(x), 2, 3)
+    theta[:, 0, 0] = torch.where(flipped, -width, width)
+    theta[:, 1, 1] = height
+    theta[:, 0, 2], theta[:, 1, 2] = 2 * cx - 1, 2 * cy - 1
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Turns the hue of RGB in [0, 1] through HSV.
+
+    Args:
+        x: `(B, 3, H, W)`.
+        shift: `(B,)` turns; 0.5 is the complement.
+    """
+    value, low = x.amax(1), x.amin(1)
+    chroma = value - low
+    safe = chroma.clamp(min=1e-8)
+    r, g, b = x.unbind(1)
+    # The largest channel decides; a lerp by 0 or 1 is torch.where, but ten times as fast.
+    hue = (r - g).div_(safe).add_(4)
+    hue.lerp_((b - r).div_(safe).add_(2), (value == g).float())
+    hue.lerp_((g - b).div_(safe), (value == r).float()).add_(6 * shift.view(-1, 1, 1))
+    channel = torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1)
+    k = channel + hue.unsqueeze(1)
+    k.sub_((k / 6).floor_().mul_(6))  # this is k modulo 6; torch's own takes ten times as long
+    return value.unsqueeze(1) - torch.minimum(k, 4 - k).clamp_(0, 1).mul_(chroma.unsqueeze(1))
+
+
+def jitter(x: Tensor, cfg: Views, draws: Draws) -> Tensor:
+    """Brightness, contrast, saturation and hue, each image with its own factors, with `p_jitter`.
+
+    As in torchvision, except that the order of the four is drawn once per batch, not per image.
+    """
+    n = len(x)
+    keep = draws.uniform(0, 1, n) >= cfg.p_jitter
+    strengths = (cfg.brightness, cfg.contrast, cfg.saturation)
+    factors = [
+        _column(draws.uniform(max(0.0, 1 - s), 1 + s, n).masked_fill(keep, 1.0)) for s in strengths
+    ]
+    turn = draws.uniform(-cfg.hue, cfg.hue, n).masked_fill(keep, 0.0)
+    changes = (
+        lambda y: (y * factors[0]).clamp_(0, 1),
+        lambda y: torch.lerp(grey(y).mean((1, 2, 3), keepdim=True), y, factors[1]).clamp_(0, 1),
+        lambda y: torch.lerp(grey(y), y, factors[2]).clamp_(0, 1),
+        lambda y: shift_hue(y, turn),
+    )
+    for i in draws.order(4):
+        x = changes[i](x)
+    return x
+
+
+def augment(
+    images: Tensor,
+    cfg: Views,
+    statistics: ChannelStatistics,
+    g: Generator,
+    share: Share = ALONE,
+) -> Tensor:
+    """One random view of each image.
+
+    Args:
+        images: uint8 `(B, H, W, 3)` on the generator's device: this process's rows of a batch.
+        statistics: of the data set; the view is normalised by them.
+        share: says which rows of the batch these are.
+
+    Returns:
+        float32 `(B, 3, H, W)`.
+    """
+    n, draws = len(images), Draws(g, share)
+    flipped = draws.uniform(0, 1, n) < cfg.p_flip
+    x = crop_and_flip(to_float(images), crop_boxes(n, cfg, draws), flipped)
+    x = jitter(x, cfg, draws)
+    x.lerp_(grey(x), _column(draws.uniform(0, 1, n) < cfg.p_grey).float())
+    solarized = _column(draws.uniform(0, 1, n) < cfg.p_solarize)
+    if cfg.p_solarize:
+        x = torch.where(solarized & (x >= 0.5), 1 - x, x)
+    return normalise(x, statistics)

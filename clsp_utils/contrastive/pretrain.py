@@ -1,0 +1,132 @@
+"""One training loop for every method.
+
+Under `accelerate launch` the processes share each batch and come to the result of one process (see
+`runtime.distributed`). Batch norm is the exception on CPUs: there each process normalises over its
+own rows.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from clsp_utils import runtime
+from clsp_utils.config import METHODS, Training
+from clsp_utils.contrastive.augment import augment
+from clsp_utils.contrastive.backbone import Encoder
+from clsp_utils.contrastive.methods import Batch, build_method
+from clsp_utils.data import ChannelStatistics
+from clsp_utils.positives.bank import draw_candidates
+from clsp_utils.runtime import Share, generator
+
+
+def pretrain(
+    method: str,
+    cfg: Training,
+    images: np.ndarray,
+    labels: np.ndarray,
+    statistics: ChannelStatistics,
+    seed: int,
+    work: Path,
+    precision: str,
+    bank: np.ndarray | None = None,
+    watch: Callable[[nn.Module], float] | None = None,
+    share: Share | None = None,
+) -> tuple[Encoder, np.ndarray]:
+    """Trains an encoder; resumes from `work` if an earlier run was cut off there.
+
+    Anchors, their order and the first two views depend on the seed only, so that methods with the
+    same seed are paired.
+
+    Args:
+        method: a name of `config.METHODS`.
+        cfg: settings of the class that belongs to it there.
+        images: anchors, uint8 `(N, H, W, 3)`.
+        labels: `(N,)`, read by the methods that need them alone.
+        statistics: of the data set.
+        bank: candidates, uint8 `(N, k, H, W, 3)`; may be memory-mapped. Methods with synthetic or
+            class positives need it.
+        watch: `backbone -> score`, called every `cfg.watch_every` epochs. Loss, learning rate and
+            score go to `log.csv` in `work`, a row per epoch.
+        share: the rows of each batch to compute here; those of this process if left out.
+
+    Returns:
+        The encoder in eval mode, on the CPU, and the loss of every step.
+
+    Raises:
+        Diverged: the loss is not finite.
+        ValueError: the method needs a bank, and there is none.
+    """
+    recipe = METHODS[method]
+    if bank is None and {"synthetic", "class"} & set(recipe.views):
+        raise ValueError(f"method={method!r} needs a candidate bank.")
+    share = share or runtime.my_share()
+    batch = min(cfg.batch, len(images)) // share.world * share.world
+    device = runtime.device()
+    net = build_method(method, cfg, int(labels.max()) + 1, seed)
+    net = runtime.synchronise_batch_norm(net).to(device, memory_format=torch.channels_last)
+    project = runtime.compiled_on_cuda(net.encoder.forward)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(
+        trained, cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay
+    )
+    per_epoch = len(images) // batch
+    total = cfg.epochs * per_epoch
+    losses, scores = torch.zeros(total), torch.full((cfg.epochs,), -1.0)
+    parts, records = {"method": net, "optimizer": optimizer}, {"losses": losses, "scores": scores}
+    checkpoint = runtime.Checkpoint(work, parts, records)
+    start = checkpoint.restore()
+    images, labels = torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels)
+
+    def lr(step: int) -> float:
+        return cfg.lr * runtime.warmup_cosine(step, total, cfg.warmup * per_epoch)
+
+    def draw_views(step: int, anchors: torch.Tensor) -> list[torch.Tensor]:
+        """The views that the recipe names, of this process's anchors."""
+        x = runtime.upload(images[share.rows(anchors)], device)
+        first_two, further = (
+            generator(seed, name, step, device=device) for name in ("views", "third view")
+        )
+        choice = generator(seed, "candidates", step)
+        views = []
+        for i, source in enumerate(recipe.views):
+            shown = x
+            if source != "anchor":
+                assert bank is not None  # or the method would have been refused above
+                shown = runtime.upload(draw_candidates(bank, anchors, choice, share), device)
+            g = first_two if i < 2 else further
+            views.append(augment(shown, cfg.views, statistics, g, share))
+        return views
+
+    net.train()
+    steps = range(start, total)
+    for step in tqdm(
+        steps, method, initial=start, total=total, leave=False, disable=share.rank > 0
+    ):
+        epoch, i = divmod(step, per_epoch)
+        if i == 0 or step == start:
+            order = torch.randperm(len(images), generator=generator(seed, "order", epoch))
+        anchors = order[i * batch : (i + 1) * batch]
+        views = draw_views(step, anchors)
+        with runtime.autocast(device, precision):
+            stacked = torch.cat(views).contiguous(memory_format=torch.channels_last)
+            z = [share.gather(own) for own in project(stacked).chunk(len(views))]
+            loss = net.loss(Batch(z, views, labels[anchors].to(device), share, step, total))
+        runtime.set_lr(optimizer, lr(step))
+        optimizer.zero_grad()
+        loss.backward()
+        share.average_gradients(trained)
+        optimizer.step()
+        net.after_step((step + 1) / total)
+        losses[step] = loss.item()
+        if i == per_epoch - 1 and share.rank == 0:
+            if watch and cfg.watch_every and (epoch + 1) % cfg.watch_every == 0:
+                net.eval()
+                scores[epoch] = watch(net.encoder.backbone)
+                net.train()
+            runtime.write_log(work / "log.csv", step, per_epoch, losses, lr, scores)
+        checkpoint.after_step(step, losses[step].item(), f"{recipe.section}.lr={cfg.lr:g}")
+    return net.encoder.to("cpu", memory_format=torch.contiguous_format).eval(), losses.numpy()

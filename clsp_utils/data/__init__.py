@@ -1,0 +1,16 @@
+"""Images and their labels: the digits, published data sets, the user's own; and pixel conversions.
+
+Knows nothing of models, training or results.
+"""
+
+from clsp_utils.data.images import DataError, Images, first_three, printable, split_by_group
+from clsp_utils.data.load import fingerprint, load
+from clsp_utils.data.pixels import (
+    LUMA,
+    ChannelStatistics,
+    grey,
+    normalise,
+    to_diffusion_range,
+    to_float,
+    to_uint8,
+)

@@ -1,0 +1,68 @@
+"""Every data set by the name that the settings give it."""
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+
+from clsp_utils.config import Data, home
+from clsp_utils.data.digits import read_digits
+from clsp_utils.data.image_folder import located, read_folder
+from clsp_utils.data.imagenet100 import read_imagenet100
+from clsp_utils.data.images import DataError, Images, split_by_group, unusable
+from clsp_utils.data.published import PUBLISHED, read_published
+
+# A reader gives training and test split (None: there is none), at `cfg.size`.
+READERS: dict[str, Callable[[Data], tuple[Images, Images | None]]] = {
+    "digits": read_digits,
+    "folder": lambda cfg: read_folder(located(cfg.path), cfg.size),
+    "imagenet100": read_imagenet100,
+    **dict.fromkeys(PUBLISHED, read_published),
+}
+
+
+def load(cfg: Data) -> tuple[Images, Images]:
+    """Training split and the split to evaluate on.
+
+    The second is the test split, or, where there is none, a fifth of the training groups; those are
+    then missing from the first. With `cfg.evaluate_on="validation"` it is a fifth of the training
+    groups in any case. `cfg.limit` keeps the first so many of each. STL-10's training split is its
+    5,000 labelled images and then its 100,000 unlabelled ones, whose label is -1 (see
+    `Images.labelled`).
+
+    Raises:
+        DataError: the images that `cfg` names cannot be used; one sentence says why.
+    """
+    train, test = read(cfg)
+    if test is None:
+        train, test = split_by_group(train, 0.2)
+    if cfg.evaluate_on == "validation":
+        train, test = split_by_group(train, 0.2)
+    limit = slice(cfg.limit or None)
+    return train[limit], test[limit]
+
+
+def read(cfg: Data) -> tuple[Images, Images | None]:
+    """The splits as the data set has them (see `READERS`).
+
+    Raises:
+        DataError: the images that `cfg` names cannot be used; one sentence says why.
+    """
+    try:
+        return READERS[cfg.name](cfg)
+    except OSError as error:  # no permission, or the disk is full or broken
+        where = error.filename or (located(cfg.path) if cfg.path else home("data"))
+        reason = error.strerror or type(error).__name__
+        raise unusable(str(where), reason) from None
+    except MemoryError:
+        raise DataError(
+            f"size={cfg.size}: the images do not fit into memory; use a smaller size."
+        ) from None
+
+
+def fingerprint(train: Images, test: Images) -> dict:
+    """What a result takes from these images, for its key, wherever they lie."""
+    digest = hashlib.sha256()
+    for array in (train.images, train.labels, test.images, test.labels):
+        digest.update(np.ascontiguousarray(array).data)
+    return {"class_names": train.class_names, "sha256": digest.hexdigest()}

@@ -1,0 +1,19 @@
+"""The unconditional diffusion model: a UNet cut at its middle, its training, sampling, weights of others.
+
+Images are in [-1, 1] and T = 1000. Knows nothing of contrastive learning.
+"""
+
+from clsp_utils.diffusion.pretrained import load_diffusion, weights_digest
+from clsp_utils.diffusion.sampling import Edit, sample
+from clsp_utils.diffusion.train import min_snr_weight, train
+from clsp_utils.diffusion.unet import (
+    BETAS,
+    Features,
+    build_unet,
+    decode,
+    encode,
+    encode_noised,
+    mix,
+    noise_schedule,
+    pool,
+)

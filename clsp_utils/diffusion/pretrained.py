@@ -1,0 +1,144 @@
+"""Diffusion models that others have trained, from files, folders or the Hub.
+
+To keep an imported UNet as safetensors use `unet.save_pretrained(folder)`; `load_diffusion(folder)`
+reads it back.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers import UNet2DModel
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
+from huggingface_hub import snapshot_download
+
+from clsp_utils.diffusion.authors_unet import from_authors
+from clsp_utils.runtime import WeightsError, fill, read_tensors
+from clsp_utils.runtime.weights import Source
+
+WEIGHT_FILES = (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)  # as diffusers names them
+
+FIRST_TENSOR = "conv_in.weight"  # of each UNet2DModel, and not of the authors' UNet
+
+# `encode` and `decode` assume this of a UNet2DModel; all values are diffusers' defaults.
+SUPPORTED_CONFIG = {
+    "_class_name": "UNet2DModel",
+    "in_channels": 3,
+    "out_channels": 3,
+    "center_input_sample": False,
+    "time_embedding_type": "positional",
+    "class_embed_type": None,
+    "num_class_embeds": None,
+    "mid_block_type": "UNetMidBlock2D",
+}
+OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def load_diffusion(source: Source, groups: int = 32) -> UNet2DModel:
+    """A trained UNet, in fp32 and eval mode, on the CPU.
+
+    Args:
+        source: a Hub name "owner/name"; a folder that diffusers wrote, `config.json` being in it or
+            in its `unet`; a file of such a folder; or a file or state dict of the authors' UNet,
+            whose widths, levels and attention are read from its tensors.
+        groups: of the authors' group norms, which no tensor tells.
+
+    Raises:
+        WeightsError: not found, damaged, another network, or a UNet that `encode` cannot cut.
+    """
+    if not isinstance(source, Mapping):
+        source = _find(str(source))
+    tensors = read_tensors(source)
+    if FIRST_TENSOR not in tensors:
+        return from_authors(tensors, source, groups)
+    if isinstance(source, Mapping):
+        raise WeightsError(
+            "The dictionary is of a UNet2DModel, which needs its config.json: pass the folder."
+        )
+    # Not with `from_pretrained`, which fills what is missing at random and blames config.json for
+    # every failure.
+    config = _config(source.parent)
+    try:
+        unet = UNet2DModel.from_config(config)
+    except Exception as error:  # wrong settings fail somewhere in diffusers or torch
+        reason = " ".join(str(error).split())
+        raise WeightsError(
+            f"{str(source.parent)!r}: config.json makes no UNet2DModel ({reason})."
+        ) from None
+    for old, new in OLD_ATTENTION_NAMES.items():
+        tensors = {key.replace(f".{old}.", f".{new}."): value for key, value in tensors.items()}
+    fill(unet, tensors, source)
+    return unet.eval()
+
+
+def weights_digest(source: str) -> str:
+    """SHA-256 of the weights and settings that `load_diffusion(source)` reads, wherever they lie.
+
+    Args:
+        source: a Hub name, whose files are fetched if need be, a folder or a file.
+
+    Raises:
+        WeightsError: not found, damaged, or a UNet that `encode` cannot cut.
+    """
+    path = _find(source)
+    digest = hashlib.sha256(path.read_bytes())
+    if FIRST_TENSOR in read_tensors(path):
+        digest.update(json.dumps(_config(path.parent), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _find(source: str) -> Path:
+    """The file with the weights, fetched from the Hub if need be."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        is_file_name = path.suffix in (".pt", ".pth", ".bin", ".safetensors")
+        if is_file_name or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+            raise WeightsError(
+                f"{source!r} is neither a file, nor a folder, nor a Hub name (owner/name)."
+            )
+        path = _download(source)
+    folder = path / "unet" if (path / "unet" / "config.json").is_file() else path
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsError(f"{str(folder)!r} has no weights, neither {' nor '.join(WEIGHT_FILES)}.")
+
+
+def _download(name: str) -> Path:
+    """The folder of `name` in the Hub's cache."""
+    for weights in WEIGHT_FILES:  # the second is fetched only where the first does not exist
+        files = [f"{folder}{file}" for file in (weights, "config.json") for folder in ("", "unet/")]
+        try:
+            path = Path(snapshot_download(name, allow_patterns=files))
+        except Exception as error:  # the network may throw anything
+            raise WeightsError(
+                f"{name!r} is neither a folder here nor in the Hub's cache, and could not be "
+                f"fetched from the Hub ({type(error).__name__})."
+            ) from None
+        if any((path / file).is_file() for file in files[:2]):
+            break
+    return path
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The settings of the UNet2DModel in a folder, if `encode` and `decode` support them."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        found = [
+            f"{key}={config[key]!r} instead of {value!r}"
+            for key, value in SUPPORTED_CONFIG.items()
+            if config.get(key, value) != value
+        ]
+        blocks = [*config.get("down_block_types", ()), *config.get("up_block_types", ())]
+    except (OSError, ValueError, AttributeError, TypeError):
+        raise WeightsError(f"{str(folder)!r} has no readable config.json of diffusers.") from None
+    # The images of these blocks go round the middle.
+    found += [str(block) for block in blocks if str(block).startswith("Skip")]
+    if found:
+        raise WeightsError(f"{str(folder)!r}: {', '.join(found)} is not covered.")
+    return config

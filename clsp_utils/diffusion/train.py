@@ -1,0 +1,130 @@
+"""Training of the diffusion model (method step 1): the UNet predicts the noise (eps)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from diffusers.training_utils import EMAModel, compute_snr
+from torch import Tensor
+from tqdm import tqdm
+
+from clsp_utils import runtime
+from clsp_utils.config import Diffusion
+from clsp_utils.data import to_diffusion_range
+from clsp_utils.diffusion.unet import build_unet, decode, encode, noise_schedule
+
+LABEL_DROPOUT = 0.1  # share of images whose class a conditional model does not see (2207.12598)
+
+
+def train(
+    cfg: Diffusion,
+    images: np.ndarray,
+    seed: int,
+    work: Path,
+    precision: str,
+    labels: np.ndarray | None = None,
+) -> tuple[UNet2DModel, np.ndarray]:
+    """Trains the UNet by `|| eps - eps_theta(x_t, t) ||^2`; resumes from `work` if it can.
+
+    A share `cfg.second_noise` of each batch are pairs: one image at one t under two noises. The two
+    exchange their mid-block features. For a share `cfg.silent_middle` these features are zero. Loss
+    and learning rate go to `log.csv` in `work`, a row per epoch.
+
+    Args:
+        images: uint8 `(N, H, W, 3)`.
+        labels: classes `(N,)` make the model conditional; -1 is "no class".
+
+    Returns:
+        The UNet with averaged (EMA) weights, in eval mode on the CPU, and the loss of every step,
+        `(steps,)`.
+
+    Raises:
+        runtime.Diverged: the loss is not finite.
+    """
+    device, share = runtime.device(), runtime.my_share()
+    n_classes = 0 if labels is None else int(labels.max()) + 1
+    with torch.random.fork_rng():
+        torch.manual_seed(runtime.seed_for(seed, "unet weights"))
+        unet = build_unet(cfg.unet, images.shape[1], n_classes).to(device)
+    optimizer = torch.optim.AdamW(
+        unet.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True
+    )
+    ema = EMAModel(unet.parameters(), decay=cfg.ema_decay)
+    schedule = noise_schedule()
+    losses, per_epoch = torch.zeros(cfg.steps), max(1, len(images) // cfg.batch)
+    checkpoint = runtime.Checkpoint(
+        work, {"unet": unet, "optimizer": optimizer, "ema": ema}, {"losses": losses}
+    )
+    start = checkpoint.restore()
+    ema.to(device)
+    pixels = torch.from_numpy(images)
+
+    def lr(step: int) -> float:
+        return cfg.lr * runtime.warmup_cosine(step, cfg.steps, cfg.warmup)
+
+    # Rows of the batch: pairs are n_pairs apart; then plain images, then those with a silent middle.
+    # A process takes its share of each part, so that pairs stay together.
+    n_pairs, n_silent = (
+        int(part * cfg.batch) for part in (cfg.second_noise / 2, cfg.silent_middle)
+    )
+    bounds = (0, n_pairs, 2 * n_pairs, cfg.batch - n_silent, cfg.batch)
+    sections = [
+        share.rows(torch.arange(a, b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+    ]
+    own = torch.cat(sections)
+    sizes = [len(rows) for rows in sections]
+    one, other, plain, silent = torch.arange(len(own), device=device).split(sizes)
+
+    unet.train()
+    for step in tqdm(
+        range(start, cfg.steps),
+        "diffusion",
+        initial=start,
+        total=cfg.steps,
+        leave=False,
+        disable=share.rank > 0,
+    ):
+        g = runtime.generator(seed, "diffusion", step)
+        torch.manual_seed(runtime.seed_for(seed, "dropout", step) + share.rank)
+        pick = torch.randint(len(pixels), (cfg.batch,), generator=g)
+        x = to_diffusion_range(pixels[pick])
+        if cfg.flip:
+            x = torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, x.flip(3), x)
+        noise = torch.randn(x.shape, generator=g)
+        t = torch.randint(1000, (len(x),), generator=g)
+        second, first = slice(n_pairs, 2 * n_pairs), slice(n_pairs)
+        pick[second], x[second], t[second] = pick[first], x[first], t[first]
+        classes = None
+        if labels is not None:
+            dropped = torch.rand(len(x), generator=g) < LABEL_DROPOUT
+            classes = torch.from_numpy(labels)[pick]
+            classes = classes.masked_fill(dropped | (classes < 0), n_classes)[own].to(device)
+        x, noise, t = (runtime.upload(part[own], device) for part in (x, noise, t))
+        with runtime.autocast(device, precision):
+            h, skips, temb = encode(unet, schedule.add_noise(x, noise, t), t, classes)
+            h = torch.cat([h[other], h[one], h[plain], torch.zeros_like(h[silent])])
+            predicted = decode(unet, h, skips, temb)
+        error = (predicted.float() - noise).square().mean((1, 2, 3))
+        loss = (error * min_snr_weight(schedule, t, cfg.snr_gamma)).mean()
+        runtime.set_lr(optimizer, lr(step))
+        optimizer.zero_grad()
+        loss.backward()
+        share.average_gradients(unet.parameters())
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), cfg.clip)
+        optimizer.step()
+        ema.step(unet.parameters())
+        losses[step] = share.mean(loss).item()
+        if share.rank == 0 and ((step + 1) % per_epoch == 0 or step + 1 == cfg.steps):
+            runtime.write_log(work / "log.csv", step, per_epoch, losses, lr)
+        checkpoint.after_step(step, losses[step].item(), f"diffusion.lr={cfg.lr:g}")
+    ema.copy_to(unet.parameters())
+    return unet.cpu().eval(), losses.numpy()
+
+
+def min_snr_weight(schedule: DDPMScheduler, t: Tensor, gamma: float) -> Tensor:
+    """`min(SNR, gamma) / SNR` of steps `(B,)` for eps-prediction (2303.09556); 1 where gamma is 0."""
+    if gamma == 0:
+        return torch.ones(len(t), device=t.device)
+    snr = compute_snr(schedule, t)
+    return snr.clamp(max=gamma) / snr

@@ -1,0 +1,116 @@
+"""The UNet and its middle: build it, read it, silence it, mix it (paper, section 3; method steps 2 to 4).
+
+A UNet is cut in two at its middle: `encode` runs the encoder half and the mid-block, `decode` the
+decoder half. Between the two, the features can be changed; that is all that CLSP does to a
+diffusion model. `decode(unet, *encode(unet, x, t))` equals `unet(x, t)` bit for bit.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from clsp_utils.config import UNetShape
+from clsp_utils.runtime import compiled_on_cuda
+
+# Linear betas from 1e-4 to 0.02, as in DDPM (arXiv 2006.11239).
+BETAS = {
+    "num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
+}  # fmt: skip
+
+
+class Features(NamedTuple):
+    """What the encoder half hands to the decoder half.
+
+    Attributes:
+        h: mid-block output `(B, C, h, w)`.
+        skips: skip connections in the order in which the encoder made them, `(B, C_i, h_i, w_i)`.
+        temb: time embedding `(B, D)`.
+    """
+
+    h: Tensor
+    skips: tuple[Tensor, ...]
+    temb: Tensor
+
+
+@cache
+def noise_schedule() -> DDPMScheduler:
+    """The schedule that all models here are trained with; `add_noise(x0, noise, t)` noises images."""
+    return DDPMScheduler(**BETAS)
+
+
+def build_unet(shape: UNetShape, size: int, n_classes: int = 0) -> UNet2DModel:
+    """diffusers' UNet for `size` x `size` RGB images; the mid-block has single-head attention.
+
+    With `n_classes` it is conditional, and class number `n_classes` stands for "no class".
+    """
+    sides = [size // 2**i for i in range(len(shape.channels))]
+    attends = [side in shape.attention for side in sides]
+    return UNet2DModel(
+        sample_size=size,
+        block_out_channels=shape.channels,
+        layers_per_block=shape.layers,
+        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        norm_num_groups=shape.groups,
+        attention_head_dim=None,
+        dropout=shape.dropout,
+        num_class_embeds=n_classes + 1 if n_classes else None,
+    )
+
+
+@compiled_on_cuda
+def encode(unet: UNet2DModel, x: Tensor, t: Tensor | int, labels: Tensor | None = None) -> Features:
+    """Runs the encoder half and the mid-block.
+
+    Args:
+        x: noised images `(B, 3, H, W)`, in the diffusion range [-1, 1] before noising.
+        t: time step(s) in 0..T-1, a number or `(B,)`.
+        labels: classes `(B,)` for a class-conditional model.
+    """
+    t = torch.as_tensor(t, device=x.device).expand(len(x))
+    temb = unet.time_embedding(unet.time_proj(t).to(unet.dtype))
+    if labels is not None:
+        temb = temb + unet.class_embedding(labels)
+    x = unet.conv_in(x)
+    skips = [x]
+    for block in unet.down_blocks:
+        x, new = block(hidden_states=x, temb=temb)
+        skips += new
+    return Features(unet.mid_block(x, temb), tuple(skips), temb)
+
+
+@compiled_on_cuda
+def decode(unet: UNet2DModel, h: Tensor, skips: tuple[Tensor, ...], temb: Tensor) -> Tensor:
+    """Runs the decoder half; returns the predicted noise `(B, 3, H, W)`."""
+    for block in unet.up_blocks:
+        n = len(block.resnets)
+        skips, own = skips[:-n], skips[-n:]
+        h = block(h, own, temb)
+    return unet.conv_out(unet.conv_act(unet.conv_norm_out(h)))
+
+
+def encode_noised(unet: UNet2DModel, x0: Tensor, t: Tensor | int, g: Generator) -> Features:
+    """Noises clean images to step t with fresh noise and encodes them.
+
+    Args:
+        x0: `(B, 3, H, W)` in [-1, 1], on the UNet's device.
+        t: one time step in 0..T-1 for all of them.
+        g: draws the noise, on the CPU, so that it is the same on every device.
+    """
+    noise = torch.randn(x0.shape, generator=g).to(x0.device)
+    steps = torch.as_tensor(t, device=x0.device).expand(len(x0))
+    return encode(unet, noise_schedule().add_noise(x0, noise, steps), t)
+
+
+def mix(h: Tensor, h_anchor: Tensor, mix_weight: float) -> Tensor:
+    """`w * h + (1 - w) * h_anchor` (paper, eq. 4): w = 1 keeps the noise branch, w = 0 the anchor."""
+    return torch.lerp(h_anchor, h, mix_weight)
+
+
+def pool(h: Tensor, size: int) -> Tensor:
+    """Averages `(B, C, h, w)` to `size x size` and flattens: `(B, C * size * size)`, fp32."""
+    return F.adaptive_avg_pool2d(h.float(), size).flatten(1)

@@ -1,0 +1,151 @@
+"""How good is an encoder? A linear classifier and nearest neighbours read its frozen features.
+
+No choice is made on the images that a score is reported on.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clsp_utils.config import Probe
+from clsp_utils.data import ChannelStatistics, Images, split_by_group
+from clsp_utils.evaluation.features import extract_features
+from clsp_utils.runtime import generator, set_lr
+
+
+def linear_probe(
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    cfg: Probe,
+    seed: int,
+    mirrored: Tensor | None = None,
+) -> Tensor:
+    """Predictions of a linear classifier that was trained on frozen features.
+
+    SGD with momentum 0.9, the learning rate falling to a tenth at 60 % and at 80 % of the epochs
+    (method, section 2). Features are standardised with the training features' mean and deviation.
+
+    Args:
+        train: features `(N, D)`; train_labels: `(N,)`, from 0 on.
+        test: features `(M, D)`.
+        mirrored: features `(N, D)` of the mirrored training images; each epoch then takes, image by
+            image, one of the two at random.
+
+    Returns:
+        Classes `(M,)`.
+    """
+    mean, std = train.mean(0), train.std(0) + 1e-6
+    train, test = (train - mean) / std, (test - mean) / std
+    if mirrored is not None:
+        mirrored = (mirrored - mean) / std
+    classifier = nn.Linear(train.shape[1], int(train_labels.max()) + 1)
+    nn.init.zeros_(classifier.weight), nn.init.zeros_(classifier.bias)
+    optimizer = torch.optim.SGD(classifier.parameters(), cfg.lr, momentum=0.9)
+    for epoch in range(cfg.epochs):
+        passed = sum(epoch >= share * cfg.epochs for share in (0.6, 0.8))
+        set_lr(optimizer, cfg.lr * 0.1**passed)
+        g = generator(seed, "probe", epoch)
+        order = torch.randperm(len(train), generator=g)
+        x = train
+        if mirrored is not None:
+            x = torch.where(torch.rand(len(train), 1, generator=g) < 0.5, mirrored, train)
+        for rows in order.split(cfg.batch):
+            optimizer.zero_grad()
+            F.cross_entropy(classifier(x[rows]), train_labels[rows]).backward()
+            optimizer.step()
+    with torch.inference_mode():
+        return classifier(test).argmax(1)
+
+
+def knn(
+    train: Tensor, train_labels: Tensor, test: Tensor, k: int, temperature: float = 0.07
+) -> Tensor:
+    """Predictions of k nearest neighbours by cosine, weighted by `exp(cos / temperature)`.
+
+    Args:
+        train: features `(N, D)`; train_labels: `(N,)`, from 0 on.
+        test: features `(M, D)`.
+        k: neighbours that vote; all N where there are fewer.
+
+    Returns:
+        Classes `(M,)`.
+    """
+    train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
+    cosine, nearest = (test @ train.T).topk(min(k, len(train)), dim=1)
+    votes = torch.zeros(len(test), int(train_labels.max()) + 1)
+    votes.scatter_add_(1, train_labels[nearest], (cosine / temperature).exp())
+    return votes.argmax(1)
+
+
+def held_out_rows(data: Images) -> tuple[Tensor, Tensor]:
+    """Rows of the training images, `(kept, held)`: a fifth is held out, by group."""
+    numbered = Images(np.arange(len(data)), data.labels, data.groups, data.class_names)
+    kept, held = split_by_group(numbered, 0.2)
+    return torch.from_numpy(kept.images), torch.from_numpy(held.images)
+
+
+def held_out_knn(features: Tensor, data: Images, neighbours: tuple[int, ...]) -> dict[int, float]:
+    """kNN accuracy for each k on a fifth of the training images, held out by group.
+
+    Args:
+        features: `(N, D)` of the images of `data`, all of which have labels.
+        neighbours: the k to try.
+
+    Returns:
+        k -> accuracy in [0, 1].
+    """
+    kept, held = held_out_rows(data)
+    labels = torch.from_numpy(data.labels)
+    return {
+        k: accuracy(knn(features[kept], labels[kept], features[held], k), labels[held])
+        for k in neighbours
+    }
+
+
+def choose_k(features: Tensor, data: Images, neighbours: tuple[int, ...]) -> int:
+    """The k of kNN that is best on held-out training images; arguments as of `held_out_knn`."""
+    scores = held_out_knn(features, data, neighbours)
+    return max(scores, key=scores.__getitem__)
+
+
+def accuracy(predictions: Tensor, labels: Tensor | np.ndarray) -> float:
+    """Share of predictions `(N,)` that equal the labels `(N,)`, in [0, 1]."""
+    return (predictions == torch.as_tensor(labels)).float().mean().item()
+
+
+def score(
+    backbone: nn.Module,
+    train: Images,
+    test: Images,
+    statistics: ChannelStatistics,
+    cfg: Probe,
+    seed: int,
+    precision: str,
+    flip: bool = False,
+) -> dict[str, float]:
+    """Linear and kNN top-1 of a frozen backbone. Images without a label are left out.
+
+    Args:
+        flip: the linear classifier trains on images that are mirrored at random.
+
+    Returns:
+        "linear" and "knn", shares in [0, 1], and "k", chosen on held-out training images.
+    """
+    train, test = train.labelled, test.labelled
+    features = [
+        extract_features(backbone, part.images, statistics, precision) for part in (train, test)
+    ]
+    mirrored = None
+    if flip:
+        images = train.images[:, :, ::-1].copy()
+        mirrored = extract_features(backbone, images, statistics, precision)
+    labels = [torch.from_numpy(part.labels) for part in (train, test)]
+    k = choose_k(features[0], train, cfg.neighbours)
+    predicted = linear_probe(features[0], labels[0], features[1], cfg, seed, mirrored)
+    return {
+        "linear": accuracy(predicted, labels[1]),
+        "knn": accuracy(knn(features[0], labels[0], features[1], k), labels[1]),
+        "k": k,
+    }

@@ -1,0 +1,117 @@
+"""The door of notebooks: one profile, one seed, one store."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from clsp_utils.config import home
+from clsp_utils.data import Images
+from clsp_utils.evaluation import Judge
+from clsp_utils.pipeline.pipeline import Pipeline
+from clsp_utils.pipeline.profile import Profile
+from clsp_utils.pipeline.stage import Stage
+from clsp_utils.pipeline.stages import DiffusionModel, Pretrained, read_anew
+from clsp_utils.runtime import print_once, resolve_precision
+from clsp_utils.store import Artifact, Request
+from clsp_utils.store.shared import SharedStore
+
+
+class Companion:
+    """One profile, one seed and one store: gives what stages make, and makes it where it is missing.
+
+    Args:
+        profile: name of a profile, see `config.PROFILES`.
+        seed: seeds the diffusion model, the bank, and the first of the encoders.
+        overrides: single settings, see `pipeline.Profile`.
+        data: where the images lie, for the profiles that do not draw their own.
+
+    Attributes:
+        cfg: the profile: `cfg.study.samples`, `cfg.simclr.epochs`, `cfg.diffusion.steps`.
+        data: the images: `data.train`, `data.test`, `data.labelled`, `data.statistics`.
+        precision: what "auto" comes to here.
+        figures: folder of figures and tables; figures/ holds those of the plain laptop profile, all
+            else is a build product.
+        note: printed on figures that only test the wiring.
+        content: what a label says of an image: "digit", or "class" on other data.
+
+    Raises:
+        ConfigError: a name, type or range is wrong.
+        StoreError: the store cannot be written.
+    """
+
+    def __init__(
+        self,
+        profile: str = "laptop",
+        seed: int = 0,
+        overrides: Mapping[str, Any] | str = "",
+        data: str = "",
+    ):
+        read_anew()
+        self.cfg, self.seed = Profile(profile, overrides, data, seed), seed
+        self.data = self.cfg.data
+        self.precision = resolve_precision(self.cfg.precision)
+        store = SharedStore(home("artifacts"), print_once)
+        self.pipeline = Pipeline(store, announce=profile != "smoke")
+        default = Profile("laptop")
+        plain = profile == "laptop" and self.cfg.tree == default.tree and seed == 0
+        own = [] if self.data.name == default.data.name else [self.data.name]
+        self.figures = home("figures") if plain else home("build", profile, *own, "figures")
+        self.note = "smoke" if profile == "smoke" else ""
+        self.content = "class" if own else "digit"
+        threads = f"{torch.get_num_threads()} threads"
+        print_once(f"profile {profile}, seed {seed}, {self.precision}, {threads}.")
+        if own:
+            print_once(
+                f"Numbers, figures and captions are those of {own[0]}; the other texts tell of the "
+                f"default images."
+            )
+
+    @property
+    def study_images(self) -> Images:
+        """The test images that the curves over w, and the masks, are measured on."""
+        return self.data.study_images(self.cfg.study.samples)
+
+    def stage(self, kind: type[Stage], **given: Any) -> Any:
+        """The stage of a kind as the profile says, with `given` fields in the place of its own."""
+        return self.cfg.stage(kind, **given)
+
+    def artifact(self, kind: type[Stage], **given: Any) -> Artifact:
+        """Its result as the store keeps it."""
+        return self.pipeline.artifact(self.stage(kind, **given))
+
+    def get(self, kind: type[Stage], **given: Any) -> Any:
+        """Its result, loaded."""
+        return self.pipeline.get(self.stage(kind, **given))
+
+    def get_all(self, stages: Sequence[Stage], what: str) -> list[Any]:
+        """Results of several stages, made side by side where there are cores for it."""
+        return self.pipeline.get_all(stages, what)
+
+    @cached_property
+    def unet(self) -> Any:
+        """The diffusion model in eval mode."""
+        return self.get(DiffusionModel)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """A classifier, trained with labels on the anchors, that names the class in an image."""
+        classifier = self.get(Pretrained, method="supervised")
+        return Judge(classifier, self.data.statistics, self.precision)
+
+    def cached(
+        self, name: str, settings: Mapping[str, Any], make: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """An array that a notebook computes from the diffusion model, kept in the store.
+
+        `settings` must hold all that shapes it besides data, UNet, seed and precision.
+        """
+        own = {"name": name, "seed": self.seed, "precision": self.cfg.precision}
+        unet = self.stage(DiffusionModel)
+        request = Request("arrays", {**settings, **own}, (unet.request.key,))
+        artifact = self.pipeline.store.get(
+            request, lambda out, work: np.save(out / "array.npy", make())
+        )
+        return np.load(artifact / "array.npy")

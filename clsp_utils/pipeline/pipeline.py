@@ -1,0 +1,116 @@
+"""Makes stages, each after what it is made from, and keeps them in a store."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clsp_utils.config import home
+from clsp_utils.pipeline.stage import Job, Stage
+from clsp_utils.runtime import device, print_once, resolve_precision, workers
+from clsp_utils.store import Artifact, Store, StoreError
+from clsp_utils.store.shared import SharedStore
+
+
+class Pipeline:
+    """Stages and the store that they are kept in.
+
+    Args:
+        announce: whether a few steps are timed before a long stage, to say how long it will take.
+        log: says what happens.
+    """
+
+    def __init__(self, store: Store, announce: bool, log: Callable[[str], None] = print_once):
+        self.store, self.announce, self.log = store, announce, log
+
+    def artifact(self, stage: Stage) -> Artifact:
+        """The result as the store keeps it; made, with all that it needs, if it is missing.
+
+        Raises:
+            StoreError: a file cannot be read or written.
+        """
+        request = stage.request
+        found = self.store.find(request)
+        if found:
+            return found
+        stage.check()
+        for one in stage.inputs:
+            if one.made:
+                self.artifact(one)
+        if self.announce and stage.n_steps:
+            self._tell_time(stage, 1)
+        notes = {"device": str(device())}
+        if precision := getattr(stage, "precision", ""):
+            notes["precision"] = resolve_precision(precision)
+        return self.store.get(
+            request, lambda out, work: stage.make(Job(out, work, self.get)), notes
+        )
+
+    def get(self, stage: Stage) -> Any:
+        """The result, loaded."""
+        return stage.load(self.artifact(stage))
+
+    def get_all(self, stages: Sequence[Stage], what: str) -> list[Any]:
+        """The results of several stages, which are made side by side, one process per core."""
+        missing = [stage for stage in stages if not self.store.find(stage.request)]
+        for stage in missing:
+            self._make_wide(stage)
+        if workers.count(len(missing)) > 1:  # else they are made where they are asked for
+            last = missing[-1] if missing[-1].n_steps else missing[-1].inputs[0]
+            if self.announce and last.n_steps:
+                self._tell_time(last, len(missing))
+            workers.side_by_side(_make, [(stage,) for stage in missing], what)
+        return [self.get(stage) for stage in stages]
+
+    def _make_wide(self, stage: Stage) -> None:
+        """Makes those inputs of a stage, and theirs, that use all cores by themselves."""
+        for one in stage.inputs:
+            if one.wide:
+                self.artifact(one)
+            else:
+                self._make_wide(one)
+
+    def _tell_time(self, stage: Stage, n: int) -> None:
+        """Says how long n stages like this one will take here, from the first steps of one.
+
+        What does not fit into memory ends here.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(Path(folder), Path(folder), self.get)
+            try:
+                seconds = [_timed(stage.trial, job, n) for n in (1, 1, 4)]  # the first warms up
+            except torch.OutOfMemoryError:
+                raise StoreError(
+                    f"{stage.kind} does not fit into the memory of this GPU: lower its batch."
+                ) from None
+        total = n * (seconds[2] - seconds[1]) / 3 * stage.n_steps
+        minutes = total / 60 / workers.count(n * stage.n_parts)
+        text = f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(minutes, 0.1):.1f} min"
+        gigabytes = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0
+        memory = f", {gigabytes:.1f} GB of GPU memory" if gigabytes else ""
+        many = f"{n} x " if n > 1 else ""
+        self.log(f"{many}{stage.kind}: about {text} on this machine{memory}")
+
+
+def _timed(function: Callable, *arguments: Any) -> float:
+    start = time.monotonic()
+    function(*arguments)
+    return time.monotonic() - start
+
+
+def _make(stage: Stage) -> None:
+    pipeline_of_worker().artifact(stage)
+
+
+def pipeline_of_worker() -> Pipeline:
+    """One for all jobs of a worker process, which says nothing."""
+    return _pipeline_at(home("artifacts"))
+
+
+@cache
+def _pipeline_at(root: Path) -> Pipeline:
+    return Pipeline(SharedStore(root, lambda text: None), announce=False, log=lambda text: None)

@@ -1,0 +1,119 @@
+"""A profile with its overrides: every stage as its settings say, checked at once.
+
+Knows nothing of torch, so that the command line can refuse a value before any kernel starts.
+"""
+
+import ast
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
+
+from clsp_utils.config import (
+    CONTRASTIVE,
+    METHODS,
+    PROFILES,
+    ConfigError,
+    Precision,
+    Seed,
+    Study,
+    as_dict,
+    dotted,
+    merge,
+    nested,
+    validate,
+)
+from clsp_utils.pipeline.stage import Stage
+from clsp_utils.pipeline.stages import Dataset  # with it, all stages are known
+
+S = TypeVar("S", bound=Stage)
+
+
+class Profile:
+    """One profile, one seed: gives stages and settings.
+
+    Its sections are attributes: a stage (`profile.diffusion.steps`), a method's settings
+    (`profile.simclr.epochs`), `profile.study`, `profile.precision`.
+
+    Args:
+        name: a key of `config.PROFILES`.
+        overrides: values by dotted names, for example `{"candidates.k": 4}`; or the text of such a
+            dictionary. "pretrain.epochs" holds for all contrastive methods.
+        data: the same as the override `data.path`.
+        seed: of every stage that is not given another.
+
+    Raises:
+        ConfigError: unknown profile or field, wrong type, or a value out of range.
+    """
+
+    def __init__(
+        self, name: str, overrides: Mapping[str, Any] | str = "", data: str = "", seed: int = 0
+    ):
+        if name not in PROFILES:
+            raise ConfigError(f"profile={name!r}: use one of {', '.join(sorted(PROFILES))}.")
+        self.name, self.seed = name, validate(Seed, seed, "seed")
+        kinds = [kind for kind in Stage.kinds.values() if kind.defaults()]
+        methods = {recipe.section: recipe.settings for recipe in METHODS.values()}
+        # Of stages that share a section the first has all of its fields.
+        tree: dict[str, Any] = {kind.section: kind.defaults() for kind in reversed(kinds)}
+        tree |= {section: as_dict(settings()) for section, settings in methods.items()}
+        tree |= {"study": as_dict(Study()), "precision": "auto"}
+        common = {name: value for one in CONTRASTIVE for name, value in tree[one].items()}
+        for changes in (dotted(PROFILES[name]), as_mapping(overrides)):
+            own = nested(tree | {"pretrain": common}, changes)
+            shared = own.pop("pretrain", {})
+            for section in CONTRASTIVE:
+                fits = {field: shared[field] for field in shared.keys() & tree[section].keys()}
+                tree[section] = merge(tree[section], fits)
+            tree = merge(tree, own)
+        if data:
+            tree["data"]["path"] = data
+        self.tree = tree
+        self.sections: dict[str, Any] = {
+            "precision": validate(Precision, tree["precision"], "precision"),
+            "study": validate(Study, tree["study"], "study"),
+            **{name: validate(kind, tree[name], name) for name, kind in methods.items()},
+        }
+        for kind in reversed(kinds):
+            self.sections[kind.section] = self.stage(kind)
+        validate(Seed, seed + self.study.seeds, "seed + study.seeds")  # the last encoder's
+
+    def __getattr__(self, section: str) -> Any:
+        try:
+            return self.__dict__["sections"][section]
+        except KeyError:
+            raise AttributeError(f"there is no section {section!r} in a profile") from None
+
+    def settings(self, section: str) -> Any:
+        """A method's settings."""
+        return self.sections[section]
+
+    def stage(self, kind: type[S], **given: Any) -> S:
+        """The stage of a kind as this profile says, with `given` fields in the place of its own."""
+        given = kind.plan(self, given)
+        hints = get_type_hints(kind)
+        values = self.tree.get(kind.section, {})
+        for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+            if field.name in given:
+                continue
+            hint = hints[field.name]
+            if field.name in ("seed", "precision"):
+                given[field.name] = getattr(self, field.name)
+            elif isinstance(hint, type) and issubclass(hint, Stage):
+                given[field.name] = self.stage(hint)
+            elif field.name in values:
+                given[field.name] = values[field.name]
+        return validate(kind, given, kind.section)
+
+
+def as_mapping(overrides: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    """Overrides as papermill passes them: a dictionary, or the text of one."""
+    if isinstance(overrides, str):
+        try:
+            overrides = ast.literal_eval(overrides or "{}")
+        except (ValueError, SyntaxError):
+            pass
+    if not isinstance(overrides, Mapping):
+        raise ConfigError(
+            f"overrides={overrides!r}: use a dictionary such as {{'candidates.k': 4}}."
+        )
+    return overrides

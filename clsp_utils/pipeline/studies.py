@@ -1,0 +1,120 @@
+"""Tables over methods, seeds and settings, each row one run."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from clsp_utils.config import METHODS, ConfigError, change, home
+from clsp_utils.contrastive import training_flops
+from clsp_utils.evaluation import reported_results
+from clsp_utils.pipeline.companion import Companion
+from clsp_utils.pipeline.profile import Profile
+from clsp_utils.pipeline.stages import InterpolatedBank, Pretrained, Scores
+
+
+def comparison(companion: Companion, methods: Sequence[str], **settings: Any) -> pd.DataFrame:
+    """Scores of every method on every seed of the study, a row per run.
+
+    Args:
+        settings: of the methods, in the place of the profile's.
+
+    Returns:
+        Columns method, seed, linear, knn, k, seconds: top-1 in [0, 1], time of the training.
+    """
+    seeds = range(companion.seed, companion.seed + companion.cfg.study.seeds)
+    runs = [_run(companion, method, seed, settings) for seed in seeds for method in methods]
+    return _table(companion, runs)
+
+
+def sweep(
+    companion: Companion, field: str, values: Sequence[float], method: str = "CLSP-SimCLR"
+) -> pd.DataFrame:
+    """Scores of a CLSP method over "mix_weight" or "k" of its bank, or "weight" (lambda).
+
+    The column `field` holds the value, `agreement` that of the bank that it was trained on.
+    """
+    cfg = companion.cfg.study
+    of_bank: dict[str, dict] = {"mix_weight": {"k": cfg.sweep_k}, "k": {}}
+    if field not in (*of_bank, "weight"):
+        raise ConfigError(f"field={field!r}: use one of mix_weight, k, weight.")
+    seeds = range(companion.seed, companion.seed + cfg.sweep_seeds)
+    third = companion.cfg.settings(METHODS[method].section).third_view
+    runs, more, agreement = [], [], {}
+    for value in values:
+        changes = of_bank[field] | {field: value} if field in of_bank else {}
+        bank = companion.stage(InterpolatedBank, **changes)
+        settings = {} if field in of_bank else {"third_view": change(third, weight=value)}
+        images = companion.pipeline.get(bank)[:, 0]
+        agreement[value] = companion.judge.agreement(images, companion.data.train.labels)
+        runs += [_run(companion, method, seed, settings, bank=bank) for seed in seeds]
+        more += [{field: value, "agreement": agreement[value]} for _ in seeds]
+    return _table(companion, runs).join(pd.DataFrame(more))
+
+
+def _run(companion: Companion, method: str, seed: int, changes: dict, **given: Any) -> Scores:
+    settings = change(companion.cfg.settings(METHODS[method].section), **changes)
+    encoder = companion.stage(Pretrained, method=method, seed=seed, settings=settings, **given)
+    return companion.stage(Scores, encoder=encoder, seed=seed)
+
+
+def _table(companion: Companion, runs: Sequence[Scores]) -> pd.DataFrame:
+    scores = companion.get_all(runs, "runs")
+    return pd.DataFrame([
+        {"method": run.encoder.method, "seed": run.seed}
+        | one
+        | {"seconds": companion.pipeline.artifact(run.encoder).manifest["seconds"]}
+        for run, one in zip(runs, scores, strict=True)
+    ])
+
+
+# What the authors report, and the command that fills the cell beside it ---------------------------
+
+_64_PIXELS = {
+    "data.size": 64, "pretrain.backbone.max_pool": True, "classifier.backbone.max_pool": True,
+}  # fmt: skip
+# Of each data set: number of training images (ImageNet-100: about 1,300 per class), settings, path.
+DATASETS: dict[str, tuple[int, dict[str, Any], str]] = {
+    "CIFAR10": (50_000, {"data.name": "cifar10"}, ""),
+    "CIFAR100": (50_000, {"data.name": "cifar100"}, ""),
+    "STL10": (105_000, {"data.name": "stl10", **_64_PIXELS}, ""),
+    "ImageNet100": (
+        126_689,
+        {"data.name": "imagenet100", "data.wnids": "WNIDS", **_64_PIXELS},
+        "IMAGENET",
+    ),
+}
+FLOPS_PER_SECOND = 1e14  # assumed of a GPU
+
+
+def beside_the_paper() -> pd.DataFrame:
+    """Linear top-1 in percent, reported and our own, a row per data set and method (ResNet-18).
+
+    Our own are what notebook 06 left behind at the profile `paper`; where there is nothing, the row
+    names the command, and what one run costs at an assumed 100 TFLOP/s. IMAGENET and WNIDS stand
+    for the folder of ImageNet and the list of CMC's 100 classes.
+    """
+    table = reported_results()
+    table = table[table.backbone == "ResNet18"]
+    table = table.pivot(index=["dataset", "method"], columns="source", values="top1")
+    cells = [_own(dataset, method) for dataset, method in table.index]
+    return table.join(pd.DataFrame(cells, table.index, ["ours", "command", "gpu_hours_a_run"]))
+
+
+def _own(dataset: str, method: str) -> tuple[str, str, str]:
+    n, settings, path = DATASETS[dataset]
+    profile = Profile("paper", settings, path)
+    results = home("build", "paper", profile.data.name, "figures", "06_evaluate.csv")
+    if results.exists():
+        found = pd.read_csv(results).query("method == @method")
+        if len(found):
+            own = found.iloc[0]
+            linear, half = 100 * own.linear, 100 * own.linear_half_width
+            return f"{linear:.2f} ± {half:.2f} ({own.seeds} seeds)", "", ""
+    recipe = METHODS[method]
+    cfg = profile.settings(recipe.section)
+    flops = n * cfg.epochs * len(recipe.views) * training_flops(cfg.backbone, profile.data.size)
+    parameters = [f"{name}={value}" for name, value in settings.items()]
+    parameters += [f"data={path}"] if path else []
+    command = " -p ".join(["python -m clsp_utils run 06 --profile paper", *parameters])
+    return "", command, f"{flops / FLOPS_PER_SECOND / 3600:.1f}"

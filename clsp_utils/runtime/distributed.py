@@ -1,0 +1,97 @@
+"""Several processes, one result: `accelerate launch` starts them, one per GPU (`torchrun` on CPUs).
+
+Each process holds its `Share` of each batch and draws the random numbers that the whole batch would
+draw. What the loss needs from the others is gathered in the order of the whole batch, so that all
+processes compute the same loss, and one process would compute it too.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor, distributed, nn
+
+
+def state() -> PartialState:
+    """What accelerate knows of this process: its device, its number, how many there are."""
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def print_once(text: str) -> None:
+    """Prints it once, not once per process."""
+    if state().is_main_process:
+        print(text, flush=True)
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    state().wait_for_everyone()
+
+
+def broadcast(message: Any) -> Any:
+    """What the first process says arrives at all."""
+    box = [message]
+    distributed.broadcast_object_list(box)
+    return box[0]
+
+
+def synchronise_batch_norm(net: nn.Module) -> nn.Module:
+    """Batch norm over the whole batch on GPUs; on CPUs torch has none, and each process has its own."""
+    if state().num_processes > 1 and torch.cuda.is_available():
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    return net
+
+
+class Share:
+    """One process's share of a batch: every `world`-th row, from `rank` on. With one, all of it."""
+
+    def __init__(self, rank: int = 0, world: int = 1):
+        self.rank, self.world = rank, world
+
+    def rows(self, x: Any) -> Any:
+        """The rows `(N / world, ...)` of a whole batch `(N, ...)` that are this process's."""
+        return x[self.rank :: self.world]
+
+    def gather(self, z: Tensor) -> Tensor:
+        """Rows `(n, ...)` of all processes in the order of the whole batch, `(n * world, ...)`.
+
+        Carries gradients: with the same loss computed by every process, `average_gradients` turns
+        what arrives into the gradient of that loss.
+        """
+        return _Gather.apply(z, self) if self.world > 1 else z
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Each gradient becomes its mean over the processes."""
+        if self.world > 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    distributed.all_reduce(parameter.grad)
+                    parameter.grad /= self.world
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of a number over the processes; no gradient."""
+        return self.gather(x.detach().reshape(1)).mean()
+
+
+ALONE = Share()
+
+
+def my_share() -> Share:
+    """The share of this process among those that were launched with it."""
+    return Share(state().process_index, state().num_processes)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, share: Share) -> Tensor:
+        ctx.share = share
+        parts = [torch.empty_like(x) for _ in range(share.world)]
+        distributed.all_gather(parts, x.contiguous())
+        return torch.stack(parts, 1).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        grad = grads[0].contiguous()
+        distributed.all_reduce(grad)
+        return grad.unflatten(0, (-1, ctx.share.world))[:, ctx.share.rank], None

@@ -1,0 +1,49 @@
+"""What every training loop shares: learning rate and log."""
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def warmup_cosine(step: int, total: int, warmup: float) -> float:
+    """Factor on the learning rate: linear from 0 to 1 in `warmup` steps, then a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def write_log(
+    path: Path,
+    step: int,
+    per_epoch: int,
+    losses: Tensor,
+    lr: Callable[[int], float],
+    scores: Sequence[float] | Tensor = (),
+) -> None:
+    """Rewrites a CSV with a row per epoch, the last of which ends after `step`.
+
+    Columns: epoch, mean loss, learning rate at its end, and of `scores` (-1 = none) that of the
+    epoch.
+
+    Args:
+        losses: `(steps,)`, the loss of every step.
+        scores: `(epochs,)`.
+    """
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("epoch", "loss", "lr", "knn")[: 4 if len(scores) else 3])
+        for epoch, start in enumerate(range(0, step + 1, per_epoch)):
+            last = min(start + per_epoch - 1, step)
+            score = [f"{x:.4f}" if x >= 0 else "" for x in scores[epoch : epoch + 1]]
+            loss = losses[start : last + 1].mean()
+            rows.writerow((epoch + 1, f"{loss:.5f}", f"{lr(last):.6g}", *score))

@@ -1,0 +1,286 @@
+"""Pretraining: every method learns, resumes exactly, and sees the views that its name promises."""
+
+import dataclasses
+import importlib
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from clsp_utils import data, runtime
+from clsp_utils.config import METHODS, Backbone, Data, Recipe, ThirdView, Views
+from clsp_utils.contrastive import Batch, Method, pretrain
+from clsp_utils.contrastive.methods import base, moco, simclr
+
+# `contrastive.pretrain` is the function; the module is behind it.
+loop = importlib.import_module("clsp_utils.contrastive.pretrain")
+
+BACKBONE = Backbone(layers=(1,), width=8, stem_stride=2, hidden=32, projection=16)
+SYNTHETIC = [name for name, recipe in METHODS.items() if {"synthetic", "class"} & set(recipe.views)]
+THIRD = [name for name, recipe in METHODS.items() if len(recipe.views) > 2]
+
+
+def settings(method, **changes):
+    """Small settings of a method; the queue is there for methods that have one."""
+    fields = {"backbone": BACKBONE, "epochs": 4, "batch": 32, "lr": 0.05, "warmup": 1.0}
+    fields |= {"queue": 48, "third_view": ThirdView() if method in THIRD else None} | changes
+    kind = METHODS[method].settings
+    names = {f.name for f in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in fields.items() if name in names})
+
+
+@pytest.fixture(scope="module")
+def split():
+    return data.load(Data())[0][:64]
+
+
+def darker(split):
+    """A bank whose candidates are the anchors, slightly darker."""
+    return np.stack([split.images - split.images // 10, split.images - split.images // 5], 1)
+
+
+@pytest.fixture(scope="module")
+def train(split, tmp_path_factory):
+    """`train(method)` gives encoder and losses."""
+    bank = darker(split)
+
+    def run(method, work=None, seed=0, watch=None, **changes):
+        cfg = settings(method, **changes)
+        work = work or tmp_path_factory.mktemp("work")
+        anchors = split.images, split.labels, split.statistics
+        return pretrain(method, cfg, *anchors, seed, work, "fp32", bank, watch)
+
+    return run
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# Learning ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_lowers_the_loss(train, method):
+    # Weak views and a queue that the first step fills: what is left to fall is the method's loss.
+    views = Views(crop_area=(0.6, 1.0), p_jitter=0.0, p_grey=0.0)
+    encoder, losses = train(method, epochs=20, queue=32, views=views)
+    assert losses.shape == (40,) and not encoder.training
+    assert losses[-8:].mean() < losses[2:10].mean() - 0.05
+
+
+@pytest.mark.parametrize("method", SYNTHETIC)
+def test_a_method_with_synthetic_positives_needs_a_bank(split, tmp_path, method):
+    with pytest.raises(ValueError, match=method):
+        pretrain(
+            method,
+            settings(method),
+            split.images,
+            split.labels,
+            split.statistics,
+            0,
+            tmp_path,
+            "fp32",
+        )
+
+
+def test_a_batch_larger_than_the_data_is_the_data(train):
+    assert train("SimCLR", batch=100)[1].shape == (4,)
+
+
+# Reproducibility --------------------------------------------------------------------------------
+
+
+# Steps 3 and 4 lie on both sides of the border between two epochs.
+@pytest.mark.parametrize("saved", [3, 4])
+@pytest.mark.parametrize("method", ["SimCLR", "CLSP-MoCoV2", "All4One", "supervised"])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    train, tmp_path, monkeypatch, killed, method, saved
+):
+    ramp = {"third_view": ThirdView(ramp=0.5)}
+    unbroken, losses = train(method, **ramp)
+    with killed(after=5, saved=saved):
+        train(method, tmp_path, **ramp)
+
+    steps = []
+    original = runtime.Checkpoint.after_step
+
+    def after_step(self, step, *rest):
+        steps.append(step)
+        original(self, step, *rest)
+
+    monkeypatch.setattr(runtime.Checkpoint, "after_step", after_step)
+    resumed, resumed_losses = train(method, tmp_path, **ramp)
+    assert steps == list(range(saved, 8))  # it did go on, rather than start anew
+    assert np.array_equal(losses, resumed_losses)
+    assert same(unbroken, resumed)
+
+
+# Another value of every field of every class of settings; `watch_every` alone shapes no result.
+OTHERS = {
+    "backbone": dataclasses.replace(BACKBONE, hidden=24), "views": Views(p_grey=0.9), "epochs": 3,
+    "batch": 16, "lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "warmup": 0.0, "temperature": 0.7,
+    "queue": 40, "key_momentum": 0.5, "key_momentum_end": 0.6,
+}  # fmt: skip
+THIRD_VIEWS = {"third_view.weight": ThirdView(weight=3.0), "third_view.ramp": ThirdView(ramp=0.9)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_setting_of_a_method_changes_the_result(train, method):
+    own = {f.name for f in dataclasses.fields(METHODS[method].settings)}
+    changes = [(name, {name: OTHERS[name]}) for name in own - {"watch_every", "third_view"}]
+    if method in THIRD:
+        changes += [(name, {"third_view": value}) for name, value in THIRD_VIEWS.items()]
+    first, _ = train(method)
+    for name, change in changes:
+        assert not same(first, train(method, **change)[0]), name
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - set(THIRD)))
+def test_settings_of_a_third_view_shape_no_method_without_one(train, method):
+    first, losses = train(method, third_view=None)
+    again, same_losses = train(method, third_view=ThirdView(weight=3.0, ramp=0.9))
+    assert np.array_equal(losses, same_losses)
+    assert same(first, again)
+
+
+@pytest.mark.parametrize("method", THIRD)
+def test_a_third_view_needs_its_settings(train, method):
+    with pytest.raises(ValueError, match="third_view=None"):
+        train(method, third_view=None)
+
+
+def test_seed_changes_the_result(train):
+    assert not np.array_equal(train("SimCLR")[1], train("SimCLR", seed=1)[1])
+
+
+# Views ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def views(monkeypatch):
+    """Every batch that is augmented and the views that come out, in order."""
+    seen = []
+    augment = loop.augment
+
+    def spy(images, *rest):
+        seen.append((images.clone(), augment(images, *rest)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(loop, "augment", spy)
+    return seen
+
+
+def test_methods_of_a_seed_see_the_same_anchors_in_the_same_views(train, views, split):
+    rows = {}
+    for method in METHODS:
+        views.clear()
+        train(method)
+        n = len(METHODS[method].views)
+        assert len(views) == 8 * n
+        rows[method] = [views[i : i + n] for i in range(0, len(views), n)]
+    for method, steps in rows.items():
+        for (_, first), *others in steps:
+            assert not any(torch.equal(first, view) for _, view in others)
+        for mine, reference in zip(steps, rows["SimCLR"], strict=True):
+            for (images, view), (expected, expected_view) in zip(mine[:2], reference):
+                assert torch.equal(images, expected) and torch.equal(view, expected_view), method
+    # An epoch shows every image once, and the next epoch in another order.
+    epochs = [
+        torch.cat([rows["SimCLR"][i][0][0] for i in pair]).numpy() for pair in ((0, 1), (2, 3))
+    ]
+    assert not np.array_equal(*epochs)
+    for epoch in epochs:
+        assert sorted(map(bytes, epoch)) == sorted(map(bytes, split.images))
+
+
+def test_the_third_view_shows_the_anchor_or_one_of_its_candidates(train, views):
+    for method, parts in (("third view", (0,)), ("CLSP-SimCLR", (10, 5))):
+        views.clear()
+        train(method)
+        for (anchors, _), _, (source, _) in zip(*[iter(views)] * 3):
+            allowed = [anchors - anchors // d if d else anchors for d in parts]
+            matches = torch.stack([(source == images).all((1, 2, 3)) for images in allowed])
+            assert matches.any(0).all() and matches.any(1).all()  # only those, and each of them
+
+
+@pytest.mark.parametrize("method", THIRD)
+@pytest.mark.parametrize(
+    ("ramp", "expected"),
+    [(0.0, [2.0] * 8), (0.5, [0.4, 0.8, 1.2, 1.6, 2, 2, 2, 2])],
+)
+def test_weight_of_the_third_view_rises_over_the_ramp(train, monkeypatch, method, ramp, expected):
+    # With a base loss of nothing and a term of one, the loss is the weight.
+    for module, name in ((simclr, "nt_xent"), (moco, "info_nce")):
+        monkeypatch.setattr(module, name, lambda z, *rest: 0 * z.sum())
+    monkeypatch.setattr(base, "clsp_term", lambda z, z3: 1 + 0 * z.sum())
+    _, losses = train(method, third_view=ThirdView(weight=2.0, ramp=ramp))
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+
+
+def test_the_extra_term_pulls_the_second_view_to_the_third(train, monkeypatch):
+    seen = []
+
+    def spied(loss):
+        return lambda a, b, *rest: (seen.append((a, b)), loss(a, b, *rest))[1]
+
+    monkeypatch.setattr(simclr, "nt_xent", spied(simclr.nt_xent))
+    monkeypatch.setattr(base, "clsp_term", spied(base.clsp_term))
+    train("CLSP-SimCLR", epochs=1)
+    (view1, view2), (anchor, positive) = seen[:2]
+    assert torch.equal(anchor, view2)
+    assert not torch.equal(positive, view1) and not torch.equal(positive, view2)
+
+
+class Nearer(Method):
+    """A method of somebody else: a loss of its own over five views."""
+
+    def __init__(self, cfg, n_classes):
+        super().__init__(cfg)
+
+    def loss(self, batch: Batch):
+        assert len(batch.z) == len(batch.views) == 5
+        first, *others = batch.z
+        return sum((first - z).square().sum(1).mean() for z in others)
+
+
+def test_a_new_method_is_a_module_a_line_and_any_number_of_views(train, views, monkeypatch):
+    sources = ("anchor", "anchor", "synthetic", "anchor", "synthetic")
+    monkeypatch.setattr(simclr, "Nearer", Nearer, raising=False)
+    recipe = Recipe("simclr.Nearer", "simclr", METHODS["SimCLR"].settings, sources)
+    monkeypatch.setitem(METHODS, "nearer", recipe)
+    _, losses = train("nearer")
+    assert losses[-1] < losses[0]
+    steps = [views[i : i + 5] for i in range(0, len(views), 5)]
+    for (anchors, _), *others in steps:
+        for (images, _), source in zip(others, sources[1:]):
+            assert torch.equal(images, anchors) == (source == "anchor")
+        augmented = [view for _, view in others]
+        assert not any(torch.equal(a, b) for a, b in itertools.pairwise(augmented))
+    # The synthetic views of a step draw their candidates one after the other.
+    assert any(not torch.equal(step[2][0], step[4][0]) for step in steps)
+
+
+def test_the_log_has_a_row_per_epoch_and_scores_where_they_were_asked_for(train, tmp_path):
+    scores = iter([0.25, 0.5])
+    _, losses = train("SimCLR", tmp_path, watch=lambda backbone: next(scores), watch_every=2)
+    log = [line.split(",") for line in (tmp_path / "log.csv").read_text().split()]
+    assert log[0] == ["epoch", "loss", "lr", "knn"]
+    assert [row[0] for row in log[1:]] == ["1", "2", "3", "4"]
+    assert [row[3] for row in log[1:]] == ["", "0.2500", "", "0.5000"]
+    np.testing.assert_allclose(
+        [float(row[1]) for row in log[1:]], losses.reshape(4, 2).mean(1), atol=1e-5
+    )
+    assert float(log[1][2]) == pytest.approx(0.05 * runtime.warmup_cosine(1, 8, 2), abs=1e-6)
+
+
+def test_watching_does_not_change_the_result(train):
+    encoder, losses = train("CLSP-MoCoV2")
+
+    def watch(backbone):
+        return backbone(torch.zeros(2, 3, 16, 16)).sum().item()
+
+    watched = train("CLSP-MoCoV2", watch=watch, watch_every=1)
+    assert np.array_equal(losses, watched[1]) and same(encoder, watched[0])

@@ -1,0 +1,181 @@
+"""Linear probe, nearest neighbours and scores: against slow loops and scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
+
+from clsp_utils.config import Probe
+from clsp_utils.data import ChannelStatistics, Images
+from clsp_utils.evaluation import accuracy, choose_k, knn, linear_probe, probes, score
+
+STATISTICS = ChannelStatistics((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+PROBE = Probe(epochs=10, batch=32, neighbours=(1, 5, 20))
+
+
+def blobs(n, spread, classes=3, seed=0):
+    """Features around one corner a class, `(n, 6)`, and labels."""
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    return torch.eye(6)[labels] + spread * torch.randn(n, 6, generator=g), labels
+
+
+def as_images(images, labels, groups=None):
+    labels = np.asarray(labels)
+    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
+    return Images(images, labels, groups, tuple("0123456789"))
+
+
+# kNN ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 7, 50])
+def test_knn_against_a_slow_loop_and_scikit_learn(k):
+    (train, labels), (test, _) = blobs(200, 0.6), blobs(80, 0.6, seed=1)
+    train, test = train * 3, test * 0.2  # lengths must not matter
+    slow = []
+    for x in test:
+        cosines = [float(x @ y / (x.norm() * y.norm())) for y in train]
+        votes = [0.0, 0.0, 0.0]
+        for i in sorted(range(200), key=cosines.__getitem__)[-k:]:
+            votes[labels[i]] += np.exp(cosines[i] / 0.07)
+        slow.append(int(np.argmax(votes)))
+    reference = KNeighborsClassifier(k, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07))
+    found = knn(train, labels, test, k).tolist()
+    assert found == slow
+    assert found == reference.fit(train.numpy(), labels.numpy()).predict(test.numpy()).tolist()
+    assert len(set(found)) == 3
+
+
+def test_knn_lets_the_near_outvote_the_many():
+    # Two neighbours at cosine 0.6 weigh less than one at cosine 1.
+    train = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8]])
+    labels = torch.tensor([0, 1, 1])
+    assert knn(train, labels, torch.tensor([[1.0, 0.0]]), 3).tolist() == [0]
+    assert knn(train, labels, torch.tensor([[1.0, 0.0]]), 3, temperature=10.0).tolist() == [1]
+
+
+def test_knn_with_more_neighbours_than_images_takes_all():
+    (train, labels), (test, _) = blobs(9, 0.3), blobs(6, 0.3, seed=1)
+    assert torch.equal(knn(train, labels, test, 100), knn(train, labels, test, 9))
+
+
+def test_choose_k_holds_whole_groups_out():
+    # Each feature occurs three times, and a third of the groups has a wrong label. One neighbour
+    # looks perfect if a copy of the held-out image remains; with the group held out, many are
+    # better.
+    features, truth = blobs(120, 0.02)
+    wrong = np.random.default_rng(0).random(120) < 0.35
+    labels = np.where(wrong, (truth + 1) % 3, truth).repeat(3)
+    data = as_images(np.zeros((360, 1)), labels, np.arange(120).repeat(3))
+    assert choose_k(features.repeat_interleave(3, 0), data, (1, 60)) == 60
+
+
+def test_choose_k_finds_fine_structure():
+    # Points on an arc whose class changes every ten: many neighbours blur it.
+    angle = torch.linspace(0, 1, 400)
+    data = as_images(np.zeros((400, 1)), np.arange(400) // 10 % 2)
+    features = torch.stack([angle.cos(), angle.sin()], 1)
+    assert choose_k(features, data, (300, 3, 200)) == 3
+
+
+# Linear probe -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spread", "low", "high"), [(0.05, 0.99, 1.0), (1e4, 0.23, 0.43)], ids=["blobs", "noise"]
+)
+def test_linear_probe_separates_blobs_and_nothing_else(spread, low, high):
+    (train, labels), (test, truth) = blobs(300, spread), blobs(600, spread, seed=1)
+    predicted = linear_probe(train, labels, test, PROBE, 0)
+    assert low <= accuracy(predicted, truth) <= high
+
+
+def test_linear_probe_does_not_mind_units_and_repeats():
+    (train, labels), (test, _) = blobs(300, 0.5), blobs(600, 0.5, seed=1)
+    first = linear_probe(train, labels, test, PROBE, 0)
+    torch.manual_seed(99)
+    assert torch.equal(first, linear_probe(train, labels, test, PROBE, 0))
+    scaled = linear_probe(train * 1000 + 7, labels, test * 1000 + 7, PROBE, 0)
+    assert (scaled == first).float().mean() > 0.99
+    assert not torch.equal(first, linear_probe(train, labels, test, PROBE, 1))
+
+
+def test_linear_probe_lowers_its_rate_twice(monkeypatch):
+    rates = []
+    monkeypatch.setattr(probes, "set_lr", lambda optimizer, lr: rates.append(lr))
+    train, labels = blobs(30, 0.5)
+    linear_probe(train, labels, train, Probe(lr=2.0, epochs=10), 0)
+    np.testing.assert_allclose(rates, [2.0] * 6 + [0.2] * 2 + [0.02] * 2)
+
+
+def test_linear_probe_takes_both_copies():
+    # The mirrored copies lie elsewhere, and only training on them shows which class is where.
+    train, labels = blobs(300, 0.05)
+    mirrored = train.roll(3, 1)
+    both = linear_probe(train, labels, mirrored, PROBE, 0, mirrored)
+    assert accuracy(both, labels) > 0.99
+    assert accuracy(linear_probe(train, labels, train, PROBE, 0, mirrored), labels) > 0.99
+    assert accuracy(linear_probe(train, labels, mirrored, PROBE, 0), labels) < 0.7
+
+
+def test_linear_probe_with_equal_copies_is_the_one_without():
+    (train, labels), (test, _) = blobs(300, 0.5), blobs(600, 0.5, seed=1)
+    plain = linear_probe(train, labels, test, PROBE, 0)
+    assert torch.equal(plain, linear_probe(train, labels, test, PROBE, 0, train.clone()))
+
+
+# Scores -------------------------------------------------------------------------------------------
+
+
+def coloured(n, seed):
+    """Two classes, red and blue, with noise."""
+    labels = np.arange(n) % 2
+    images = np.random.default_rng(seed).integers(0, 128, (n, 4, 4, 3), dtype=np.uint8)
+    images[np.arange(n), :, :, labels * 2] += 127
+    return as_images(images, labels)
+
+
+def test_score_of_features_that_show_the_class():
+    backbone = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    train, test = coloured(100, 0), coloured(60, 1)
+    scores = score(backbone, train, test, STATISTICS, PROBE, 0, "fp32")
+    assert scores.keys() == {"linear", "knn", "k"}
+    assert scores["linear"] > 0.95 and scores["knn"] > 0.95
+    assert scores["k"] in PROBE.neighbours
+
+
+def test_score_leaves_images_without_a_label_out():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = np.repeat(labels * 100, 12).reshape(-1, 2, 2, 3).astype(np.uint8)
+    images = images + rng.integers(0, 20, (60, 2, 2, 3), np.uint8)
+    known = as_images(images, labels)
+    more = as_images(np.concatenate([images, 255 - images]), np.append(labels, np.full(60, -1)))
+    args = ChannelStatistics((0.5,) * 3, (0.25,) * 3), PROBE, 0, "fp32"
+    assert score(nn.Flatten(), more, more, *args) == score(nn.Flatten(), known, known, *args)
+
+
+def test_score_chooses_without_the_test_split():
+    backbone = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    train, test = coloured(100, 0), coloured(60, 1)
+    inverted = as_images(test.images, 1 - test.labels)
+    args = (STATISTICS, PROBE, 0, "fp32")
+    scores, other = (score(backbone, train, part, *args) for part in (test, inverted))
+    assert other["k"] == scores["k"]
+    for name in ("linear", "knn"):
+        assert other[name] == pytest.approx(1 - scores[name])
+
+
+def test_score_with_flips_cannot_tell_left_from_right():
+    labels = np.arange(200) % 2
+    images = np.random.default_rng(0).integers(0, 128, (200, 4, 4, 3), dtype=np.uint8)
+    images[labels == 0, :, :2] += 127
+    images[labels == 1, :, 2:] += 127
+    data = as_images(images, labels)
+    backbone = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    args = (backbone, data, data, STATISTICS, PROBE, 0, "fp32")
+    plain, flipped = score(*args), score(*args, flip=True)
+    assert plain["linear"] > 0.95 and flipped["linear"] < 0.75
+    assert flipped["knn"] == plain["knn"]
