@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
 
-from clsp_utils import training
-from clsp_utils.bottleneck import decode, encode
-from clsp_utils.config import Pretrain, Probe, Views
-from clsp_utils.encoders import Encoder
-from clsp_utils.losses import clsp_term, nt_xent
+from clsp_utils.config import Probe, SimCLR, Views
+from clsp_utils.contrastive import Encoder, clsp_term, nt_xent
+from clsp_utils.data import ChannelStatistics
+from clsp_utils.diffusion import decode, encode
+from clsp_utils.runtime import autocast, device, set_lr
 
 ALPHA_BAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
 
@@ -67,17 +67,18 @@ def interpolate(
     return x
 
 
-def pipeline(cfg: Views, size: int, statistics) -> transforms.Compose:
+def pipeline(cfg: Views, size: int, statistics: ChannelStatistics) -> transforms.Compose:
     """One random view of one PIL image."""
     jitter = transforms.ColorJitter(cfg.brightness, cfg.contrast, cfg.saturation, cfg.hue)
-    return transforms.Compose([
+    steps = [
         transforms.RandomResizedCrop(size, scale=cfg.crop_area),
         transforms.RandomApply([jitter], cfg.p_jitter),
         transforms.RandomHorizontalFlip(cfg.p_flip),
         transforms.RandomGrayscale(cfg.p_grey),
         transforms.ToTensor(),
         transforms.Normalize(*statistics),
-    ])
+    ]
+    return transforms.Compose(steps)
 
 
 class SixViews(Dataset):
@@ -109,11 +110,10 @@ class OneView(Dataset):
         return self.view(Image.fromarray(self.images[i])), self.labels[i]
 
 
-def flipped(p: float, statistics) -> transforms.Compose:
+def flipped(p: float, statistics: ChannelStatistics) -> transforms.Compose:
     """What linear evaluation and diffusion do to an image: mirror it at random, scale it."""
-    return transforms.Compose([
-        transforms.RandomHorizontalFlip(p), transforms.ToTensor(), transforms.Normalize(*statistics)
-    ])
+    steps = [transforms.RandomHorizontalFlip(p), transforms.ToTensor()]
+    return transforms.Compose([*steps, transforms.Normalize(*statistics)])
 
 
 def loader(data: Dataset, batch: int, endless: bool = False) -> DataLoader:
@@ -126,19 +126,20 @@ def loader(data: Dataset, batch: int, endless: bool = False) -> DataLoader:
 class Contrastive:
     """CLSP-SimCLR; `step()` takes one batch from the loader and makes one step."""
 
-    def __init__(self, cfg: Pretrain, batches: Iterator, precision: str = "fp32"):
+    def __init__(self, cfg: SimCLR, batches: Iterator, precision: str = "fp32"):
         self.cfg, self.batches, self.precision = cfg, batches, precision
-        self.device = training.device()
-        self.encoder = Encoder(cfg.encoder).train().to(self.device)
+        self.device = device()
+        self.encoder = Encoder(cfg.backbone).train().to(self.device)
         self.optimizer = torch.optim.SGD(
             self.encoder.parameters(), cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay
         )
 
     def step(self) -> None:
         views = [view.to(self.device) for view in next(self.batches)]
-        with training.autocast(self.device, self.precision):
+        with autocast(self.device, self.precision):
             z = self.encoder(torch.cat(views)).chunk(3)
-            loss = nt_xent(z[0], z[1], self.cfg.temperature) + self.cfg.clsp_weight * clsp_term(z[0], z[2])
+            loss = nt_xent(z[0], z[1], self.cfg.temperature)
+            loss = loss + self.cfg.third_view.weight * clsp_term(z[0], z[2])
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -153,13 +154,14 @@ class LinearEvaluation:
     """
 
     def __init__(self, backbone: nn.Module, heads: list[nn.Module], cfg: Probe):
-        self.device = training.device()
-        self.backbone, self.heads, self.cfg = backbone.eval().to(self.device), nn.ModuleList(heads), cfg
+        self.device = device()
+        self.backbone = backbone.eval().to(self.device)
+        self.heads, self.cfg = nn.ModuleList(heads), cfg
         self.optimizer = torch.optim.SGD(self.heads.parameters(), cfg.lr, momentum=0.9)
 
     def epoch(self, epoch: int, batches: DataLoader) -> None:
         passed = sum(epoch >= share * self.cfg.epochs for share in (0.6, 0.8))
-        training.set_lr(self.optimizer, self.cfg.lr * 0.1**passed)
+        set_lr(self.optimizer, self.cfg.lr * 0.1**passed)
         for x, labels in batches:
             with torch.no_grad():
                 features = self.backbone(x.to(self.device)).cpu()
@@ -174,7 +176,8 @@ class LinearEvaluation:
         right, n = torch.zeros(len(self.heads)), 0
         for x, labels in batches:
             features = self.backbone(x.to(self.device)).cpu()
-            right += torch.tensor([(head(features).argmax(1) == labels).sum() for head in self.heads])
+            predicted = [head(features).argmax(1) for head in self.heads]
+            right += torch.tensor([(classes == labels).sum() for classes in predicted])
             n += len(labels)
         return (right / n).tolist()
 
@@ -182,9 +185,12 @@ class LinearEvaluation:
 class Diffusion:
     """DDPM training of a UNet; `step()` takes one batch from the loader and makes one step."""
 
-    def __init__(self, unet: UNet2DModel, batches: Iterator, lr: float, clip: float, precision: str = "fp32"):
-        self.device = training.device()
-        self.unet, self.batches, self.clip, self.precision = unet.train().to(self.device), batches, clip, precision
+    def __init__(
+        self, unet: UNet2DModel, batches: Iterator, lr: float, clip: float, precision: str = "fp32"
+    ):
+        self.device = device()
+        self.unet, self.batches = unet.train().to(self.device), batches
+        self.clip, self.precision = clip, precision
         self.average = {name: p.detach().clone() for name, p in unet.named_parameters()}
         self.optimizer = torch.optim.Adam(unet.parameters(), lr)
 
@@ -193,7 +199,7 @@ class Diffusion:
         t = torch.randint(1000, (len(x),))
         a = ALPHA_BAR[t].view(-1, 1, 1, 1).to(self.device)
         noise = torch.randn_like(x)
-        with training.autocast(self.device, self.precision):
+        with autocast(self.device, self.precision):
             predicted = self.unet(a.sqrt() * x + (1 - a).sqrt() * noise, t.to(self.device)).sample
         loss = F.mse_loss(predicted.float(), noise)
         self.optimizer.zero_grad()

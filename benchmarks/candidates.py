@@ -1,4 +1,4 @@
-"""Candidates a second, CIFAR-shaped UNet, eight candidates an anchor: python benchmarks/candidates.py"""
+"""Candidates per second, CIFAR-shaped UNet, eight per anchor: python benchmarks/candidates.py"""
 
 from functools import partial
 
@@ -9,33 +9,37 @@ import torch
 from report import Way
 from torch.utils.flop_counter import FlopCounterMode
 
-from clsp_utils import diffusion, training
-from clsp_utils.bottleneck import decode, encode
-from clsp_utils.candidates import interpolate
-from clsp_utils.config import PAPER, Candidates, UNet
+from clsp_utils.config import Interpolation, UNetShape
+from clsp_utils.data import to_diffusion_range
+from clsp_utils.diffusion import build_unet, decode, encode
+from clsp_utils.pipeline import Profile
+from clsp_utils.positives import interpolate
+from clsp_utils.runtime import device
 
 K, STEPS, ETA = 8, 100, 0.1  # the authors'
 TIMED = 2  # of the authors' 100 steps
 
 
 def measure(quick: bool) -> dict:
-    cfg = Candidates(k=K)
-    shape, size, rounds = (UNet(channels=(8, 8)), 8, 1) if quick else (PAPER.diffusion.unet, 32, 3)
+    cfg = Interpolation(k=K)
+    shape, size, rounds = UNetShape(channels=(8, 8)), 8, 1
+    if not quick:
+        shape, size, rounds = Profile("paper").diffusion.unet, 32, 3
     torch.manual_seed(0)
-    device = training.device()
-    unet = diffusion.build_unet(shape, size).eval().to(device)
+    where = device()
+    unet = build_unet(shape, size).eval().to(where)
     # Random pixels: no operation here takes longer for one image than for another.
     anchors = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), dtype=np.uint8)
 
     def theirs(n: int) -> Way:
-        x = diffusion.to_diffusion_range(torch.from_numpy(anchors[:n])).repeat_interleave(K, 0).to(device)
-        noise, g = torch.randn(x.shape, device=device), torch.Generator(device)
-        run = partial(authors.interpolate, unet, x, noise, cfg.mix_weight, STEPS, ETA, g, g, only=TIMED)
-        return Way(run, n * K * TIMED / STEPS)
+        x = to_diffusion_range(torch.from_numpy(anchors[:n])).repeat_interleave(K, 0).to(where)
+        noise, g = torch.randn(x.shape, device=where), torch.Generator(where)
+        how = (cfg.mix_weight, STEPS, ETA, g, g, TIMED)
+        return Way(partial(authors.interpolate, unet, x, noise, *how), n * K * TIMED / STEPS)
 
     def ours(n: int, precision: str, steps: int = cfg.steps, share: float = 1.0) -> Way:
-        run = partial(interpolate, unet, anchors[:n], cfg.mix_weight, K, steps, cfg.eta, 0, precision)
-        return Way(run, n * K * share)
+        how = (cfg.mix_weight, K, steps, cfg.eta, 0, precision)
+        return Way(partial(interpolate, unet, anchors[:n], *how), n * K * share)
 
     fp32, large = f"+ DPM-Solver++, {cfg.steps} steps", "+ 64 images at a time"
     ways = {
@@ -46,21 +50,24 @@ def measure(quick: bool) -> dict:
     if "bf16" in report.precisions():
         ways |= {"+ bf16": ours(2, "bf16"), large: ours(8, "bf16")}
     rates = report.alternate(ways, rounds)
+    n_parameters = sum(p.numel() for p in unet.parameters())
+    flops = cfg.steps * flops_of_a_step(shape, size)
     return {
-        "what": f"candidates, k = {K}, {size} px, UNet of {sum(p.numel() for p in unet.parameters()):,} parameters",
-        "baseline": f"fp32, DDIM, {STEPS} steps, the anchor encoded for each candidate, 16 images at a time; "
-        f"{TIMED} steps are timed and count as {TIMED}/{STEPS}, since a step costs the same at each t",
+        "what": f"candidates, k = {K}, {size} px, UNet of {n_parameters:,} parameters",
+        "baseline": f"fp32, DDIM, {STEPS} steps, the anchor encoded for each candidate, 16 images "
+        f"at a time; {TIMED} steps are timed and count as {TIMED}/{STEPS}, since a step costs the "
+        f"same at each t",
         "quality": "the UNet is untrained: see candidate_quality.json",
         **report.headline(rates, ratio_fp32=fp32, ratio_bf16=large),
-        "share_of_peak": report.share_of_peak(rates, cfg.steps * flops_of_a_step(shape, size), fp32=fp32, bf16=large),
+        "share_of_peak": report.share_of_peak(rates, flops, fp32=fp32, bf16=large),
         "ablation": report.ablation(rates, "candidates/s"),
     }
 
 
-def flops_of_a_step(shape: UNet, size: int) -> float:
+def flops_of_a_step(shape: UNetShape, size: int) -> float:
     """Operations for one candidate at one step, its share of the anchor's encoding included."""
     with torch.device("meta"):
-        unet, x = diffusion.build_unet(shape, size), torch.zeros(1, 3, size, size)
+        unet, x = build_unet(shape, size), torch.zeros(1, 3, size, size)
     with FlopCounterMode(display=False) as half:
         features = encode(unet, x, 0)
     with FlopCounterMode(display=False) as other:

@@ -1,4 +1,4 @@
-"""Samples a second of CLSP-SimCLR, ResNet-18, three views of 32 px: python benchmarks/contrastive_step.py"""
+"""Samples per second of CLSP-SimCLR, ResNet-18, 32 px: python benchmarks/contrastive_step.py"""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,22 +9,32 @@ import report
 import torch
 from report import Way
 
-from clsp_utils import training
-from clsp_utils.config import PAPER, Encoder, Pretrain
-from clsp_utils.encoders import training_flops
-from clsp_utils.pretrain import draw_candidates, pretrain
-from clsp_utils.views import augment
+from clsp_utils.config import Backbone, SimCLR, ThirdView
+from clsp_utils.contrastive import augment, pretrain, training_flops
+from clsp_utils.data import ChannelStatistics
+from clsp_utils.pipeline import Profile
+from clsp_utils.positives import draw_candidates
+from clsp_utils.runtime import device, generator, upload
 
-STATISTICS = ((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
-VIEWS = PAPER.simclr.views
+STATISTICS = ChannelStatistics((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+PAPER = Profile("paper").simclr
+VIEWS = PAPER.views
 STEPS, BATCHES = 2, 8  # timed at a time: training steps, batches of the loader alone
 
 
 def measure(quick: bool) -> dict:
     batch, size, rounds = (8, 8, 1) if quick else (256, 32, 2)
-    encoder = Encoder(layers=(1,), width=8, hidden=16, projection=8) if quick else PAPER.simclr.encoder
-    cfg = Pretrain(
-        method="CLSP-SimCLR", encoder=encoder, views=VIEWS, epochs=1, batch=batch, lr=0.05, clsp_ramp=0, warmup=0
+    backbone = PAPER.backbone
+    if quick:
+        backbone = Backbone(layers=(1,), width=8, hidden=16, projection=8)
+    cfg = SimCLR(
+        backbone=backbone,
+        views=VIEWS,
+        epochs=1,
+        batch=batch,
+        lr=0.05,
+        warmup=0.0,
+        third_view=ThirdView(ramp=0.0),
     )
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (BATCHES * batch, size, size, 3), dtype=np.uint8)
@@ -42,9 +52,10 @@ def measure(quick: bool) -> dict:
 
     def ours(precision: str) -> Way:
         def run() -> None:
+            n = STEPS * batch
+            anchors = (images[:n], labels[:n], STATISTICS)
             with TemporaryDirectory() as work:
-                n = STEPS * batch
-                pretrain(cfg, images[:n], labels[:n], STATISTICS, Path(work), precision, bank[:n])
+                pretrain("CLSP-SimCLR", cfg, *anchors, 0, Path(work), precision, bank[:n])
 
         return Way(run, STEPS * batch)
 
@@ -52,33 +63,31 @@ def measure(quick: bool) -> dict:
     if "bf16" in report.precisions():
         ways |= {"authors' way, bf16": theirs("bf16"), "package, bf16": ours("bf16")}
     rates = report.alternate(ways, rounds)
-    del batches
 
     # Loader and views alone.
     epoch = authors.loader(samples, batch)
-    pixels, device = torch.from_numpy(images), training.device()
-    g, drawn = training.generator(0, device=device), training.generator(0)
+    pixels, where = torch.from_numpy(images), device()
+    g, drawn = generator(0, device=where), generator(0)
 
     def our_epoch() -> None:
         for rows in torch.randperm(len(pixels), generator=drawn).split(batch):
             x = pixels[rows]
             for source in (x, x, draw_candidates(bank, rows, drawn)):
-                augment(training.upload(source, device), VIEWS, STATISTICS, g)
+                augment(upload(source, where), VIEWS, STATISTICS, g)
 
     loaders = {
         "authors' loader": Way(lambda: [None for _ in epoch], len(images)),
         "package's": Way(our_epoch, len(images)),
     }
     loader_rates = report.alternate(loaders, 2 * rounds)
-    unit = "samples/s"
+    unit, fp32, bf16 = "samples/s", "package, fp32", "package, bf16"
+    flops = 3 * training_flops(backbone, size)
     return {
         "what": f"CLSP-SimCLR, batch {batch}, three views of {size} px",
-        "baseline": "fp32, six PIL pipelines a sample, one DataLoader worker a core; of the package a whole call is timed, "
-        "the building of the encoder in it",
-        **report.headline(rates, ratio_fp32="package, fp32", ratio_bf16="package, bf16"),
-        "share_of_peak": report.share_of_peak(
-            rates, 3 * training_flops(encoder, size), fp32="package, fp32", bf16="package, bf16"
-        ),
+        "baseline": "fp32, six PIL pipelines a sample, one DataLoader worker a core; of the "
+        "package a whole call is timed, the building of the encoder in it",
+        **report.headline(rates, ratio_fp32=fp32, ratio_bf16=bf16),
+        "share_of_peak": report.share_of_peak(rates, flops, fp32=fp32, bf16=bf16),
         **report.headline(loader_rates, ratio_loader="package's"),
         "ablation": report.ablation(rates, unit),
         "loader": report.ablation(loader_rates, unit),

@@ -1,4 +1,7 @@
-"""The whole companion from an empty store, and again: CLSP_HOME=<empty folder> python benchmarks/laptop.py"""
+"""The whole companion from an empty store, and again.
+
+CLSP_HOME=<empty folder> python benchmarks/laptop.py
+"""
 
 import json
 import subprocess
@@ -16,12 +19,14 @@ def measure(quick: bool) -> dict:
     profile, notebooks = ("smoke", ["01"]) if quick else ("laptop", [])
     first, again = (run(profile, notebooks) for _ in range(2))
     return {
-        "what": f"all notebooks at the profile {profile}: from an empty store, and again from the full one",
+        "what": f"all notebooks at the profile {profile}: from an empty store, and again from the "
+        "full one",
         "seconds": total(first),
         "seconds_again": total(again),
         "notebooks": [
-            {name: a[name] for name in ("name", "seconds", "peak_mb")} | {"seconds_again": b["seconds"]}
-            for a, b in zip(first, again, strict=True)
+            {name: one[name] for name in ("name", "seconds", "peak_mb")}
+            | {"seconds_again": other["seconds"]}
+            for one, other in zip(first, again, strict=True)
         ],
     }
 

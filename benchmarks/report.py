@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing side by side, a table, and a JSON file that says where and how."""
+"""What the benchmarks share: timing side by side, a table, a JSON file that says where and how."""
 
 import argparse
 import importlib.metadata
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from clsp_utils import training
+from clsp_utils.runtime import device, resolve_precision
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -34,7 +34,7 @@ class Way(NamedTuple):
 
 def precisions() -> list[str]:
     """fp32, and bf16 where the hardware multiplies it natively."""
-    return ["fp32"] if training.resolve_precision("auto") == "fp32" else ["fp32", "bf16"]
+    return ["fp32"] if resolve_precision("auto") == "fp32" else ["fp32", "bf16"]
 
 
 def alternate(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
@@ -62,8 +62,9 @@ def wait_for_device() -> None:
 
 def peak_flops(precision: str) -> float:
     """Floating-point operations a second of a large matrix product: all that the hardware gives."""
-    n, dtype = (8192 if torch.cuda.is_available() else 2048), {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    a, b = torch.randn(2, n, n, dtype=dtype, device=training.device())
+    n = 8192 if torch.cuda.is_available() else 2048
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    a, b = torch.randn(2, n, n, dtype=dtype, device=device())
     seconds = []
     for _ in range(6):
         start = time.perf_counter()
@@ -74,7 +75,11 @@ def peak_flops(precision: str) -> float:
 
 
 def share_of_peak(rates: dict[str, list[float]], flops: float, **ways: str) -> dict[str, float]:
-    """Precision -> share of the peak that the way named for it reaches, at so many operations an item."""
+    """Precision -> share of the peak that the way named for it reaches.
+
+    Args:
+        flops: floating-point operations per item.
+    """
     return {
         precision: _round(statistics.median(rates[way]) * flops / peak_flops(precision))
         for precision, way in ways.items()
@@ -83,7 +88,8 @@ def share_of_peak(rates: dict[str, list[float]], flops: float, **ways: str) -> d
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    return {"median": _round(statistics.median(values)), "low": _round(min(values)), "high": _round(max(values))}
+    found = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+    return {name: _round(value) for name, value in found.items()}
 
 
 def _round(value: float) -> float:
@@ -110,7 +116,8 @@ def ablation(rates: dict[str, list[float]], unit: str) -> list[dict]:
     print(f"{'':{width}}  {unit:>16}  {'ratio':>7}  low .. high")
     for row in rows:
         rate, times = row[unit]["median"], row["ratio"]
-        print(f"{row['way']:{width}}  {rate:16.4g}  {times['median']:7.2f}  {times['low']:.2f} .. {times['high']:.2f}")
+        range_ = f"{times['low']:.2f} .. {times['high']:.2f}"
+        print(f"{row['way']:{width}}  {rate:16.4g}  {times['median']:7.2f}  {range_}")
     return rows
 
 
@@ -118,21 +125,29 @@ def machine() -> dict:
     model = platform.processor()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    cores = len(os.sched_getaffinity(0))
+        named = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        model = next(named, model)
     gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
-    return {"cpu": model, "cores": cores, "threads": torch.get_num_threads(), "bf16": precisions()[-1] == "bf16"} | gpu
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "bf16": precisions()[-1] == "bf16",
+        **gpu,
+    }
 
 
 def versions() -> dict:
     names = ("torch", "torchvision", "diffusers", "numpy", "pillow")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+    installed = {name: importlib.metadata.version(name) for name in names}
+    return {"python": platform.python_version()} | installed
 
 
 def main(measure: Callable[[bool], dict]) -> None:
-    """The command line: runs `measure(quick)` and writes what it returns, with the circumstances."""
+    """The command line: runs `measure(quick)` and writes what it returns, and the circumstances."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="tiny settings: checks the wiring, times nothing")
+    quick = "tiny settings: checks the wiring, times nothing"
+    parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
     args = parser.parse_args()
     if args.quick and args.out == RESULTS:

@@ -14,3 +14,8 @@ The rooms, in the order of the paper. Arrows go up this list, or to the ground r
     runtime      seeds, device and precision, checkpoints, several processes, workers
     store        artifacts: keyed, verified, atomic, locked
 """
+
+import os
+
+if os.name == "nt":
+    raise ImportError("clsp_utils does not run on Windows itself: use it in WSL (wsl --install).")

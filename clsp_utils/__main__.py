@@ -8,6 +8,7 @@ A stage on several GPUs leaves the artifact, under the key, that the notebooks t
 
 import argparse
 import sys
+from contextlib import suppress
 
 from clsp_utils.book import run_notebooks
 from clsp_utils.config import PROFILES, ConfigError, Positive, home, validate
@@ -44,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
             metavar="NAME=VALUE",
             help="a parameter of the notebooks, or a setting of the profile such as candidates.k=4",
         )
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack a sign of some name
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
     try:
         return {"run": _run, "stage": _stage}[options.command](options)
@@ -57,7 +61,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _stages() -> list[str]:
-    return [name for name, kind in Stage.kinds.items() if kind.made and kind.defaults() or name == "pretrain"]
+    """Names of the stages that a profile alone describes."""
+    profile, names = Profile("smoke"), []
+    for name, kind in Stage.kinds.items():
+        with suppress(ConfigError):
+            profile.stage(kind)
+            names += [name] if kind.made else []
+    return names
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -79,7 +89,8 @@ def _stage(options: argparse.Namespace) -> int:
     overrides, data, others = run_notebooks.split_settings(parameters)
     for name, value in others.items():
         raise ConfigError(
-            f"-p {name}={value}: a stage takes data, overrides, or a setting such as candidates.k=4."
+            f"-p {name}={value}: a stage takes data, overrides, or a setting such as "
+            f"candidates.k=4."
         )
     kind, given = Stage.kinds[options.name], {}
     if options.method is not None:

@@ -6,11 +6,14 @@ Knows nothing of the science: notebooks are files with parameters, run in order.
 import ast
 import json
 import logging
+import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from clsp_utils.config import ConfigError, check
+from clsp_utils.config import PROJECT, ConfigError, check
 from clsp_utils.pipeline.profile import Profile, as_mapping
 from clsp_utils.store import locked, replace_file
 
@@ -34,14 +37,20 @@ PATHS = {"data", "data.path", "data.wnids", "diffusion.source"}
 
 def find_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
     """Notebooks of `folder` in order; `wanted` are beginnings of their names, such as "03"."""
-    everything = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    # Not what editors leave beside them, such as JupyterLab's "01_name-Copy1".
+    own = (path for path in folder.glob("*.ipynb") if re.fullmatch(r"\d\d_\w+", path.stem))
+    everything = sorted(own)
     names = ", ".join(path.stem for path in everything)
     if not everything:
-        raise ConfigError(f"notebooks={str(folder)!r}: there are no notebooks in this folder.")
+        raise ConfigError(
+            f"notebooks={str(folder)!r}: there are no notebooks in this folder; install the "
+            f"package from a checkout, with pip install -e."
+        )
     chosen = []
     for word in wanted:
         stem = Path(word).stem
-        matches = [path for path in everything if path.stem.startswith(stem)] if stem else []
+        matches = [path for path in everything if stem and path.stem.startswith(stem)]
+        matches = [path for path in matches if path.stem == stem] or matches
         if len(matches) != 1:
             raise ConfigError(f"notebook={word!r}: use the beginning of one of {names}.")
         chosen += matches
@@ -72,19 +81,20 @@ def split_settings(
     parameters = dict(parameters)
     for name in PATHS & parameters.keys():
         given = str(parameters[name])
-        path = Path(given).expanduser().absolute()
-        if given and path.exists():  # else it may be the name of weights on the Hub
-            parameters[name] = str(path)
-    overrides, path = as_mapping(parameters.pop("overrides", {})), str(parameters.pop("data", ""))
+        place = Path(given).expanduser().absolute()
+        if given and place.exists():  # else it may be the name of weights on the Hub
+            parameters[name] = str(place)
+    overrides, data = as_mapping(parameters.pop("overrides", {})), str(parameters.pop("data", ""))
     settings = {
         name: value for name, value in parameters.items() if "." in name or name == "precision"
     }
     others = {name: value for name, value in parameters.items() if name not in settings}
-    # As in JSON, which papermill can write into any notebook.
-    return json.loads(json.dumps({**overrides, **settings})), path, others
+    return {**overrides, **settings}, data, others
 
 
-def assign(notebooks: Sequence[Path], profile: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+def assign(
+    notebooks: Sequence[Path], profile: str, parameters: dict[str, Any]
+) -> list[dict[str, Any]]:
     """The parameters of each notebook, checked against its parameters cell and the profile.
 
     A dotted name, such as `candidates.k`, or `precision` overrides that field of the profile in
@@ -92,13 +102,17 @@ def assign(notebooks: Sequence[Path], profile: str, parameters: dict[str, Any]) 
     """
     overrides, data, plain = split_settings(parameters)
     Profile(profile, overrides, data)
+    # As in JSON, which papermill can write into any notebook.
+    overrides = json.loads(json.dumps(overrides, default=list))
     if data:
         plain["data"] = data
     known = [papermill.inspect_notebook(str(path)) for path in notebooks]
     everything = sorted(set().union(*known) - {"profile"})
     for name, value in plain.items():
         if name not in everything:
-            raise ConfigError(f"-p {name}={value}: no such parameter; use one of {', '.join(everything)}.")
+            raise ConfigError(
+                f"-p {name}={value}: no such parameter; use one of {', '.join(everything)}."
+            )
     assigned = []
     for have in known:
         own = {}
@@ -114,48 +128,63 @@ def _typed(value: Any, default: str, name: str) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise ConfigError(f"-p {name}={value}: use a value of type {kind.__name__}, such as {default}.")
+        raise ConfigError(
+            f"-p {name}={value}: use a value of type {kind.__name__}, such as {default}."
+        )
     return value
 
 
-def run_notebook(source: Path, target: Path, parameters: dict[str, Any], timeout: float | None) -> None:
-    """Executes one notebook, each cell in at most `timeout` seconds (None: any); the executed copy is `target`.
+def run_notebook(
+    source: Path, target: Path, parameters: dict[str, Any], timeout: float | None
+) -> None:
+    """Executes one notebook; the executed copy is `target`.
+
+    Args:
+        timeout: seconds that each cell may take; None = any.
 
     Raises:
         RuntimeError: it did not run to its end; one sentence names the cell and the reason.
     """
+
+    def failed(index: int, before: str, after: str) -> RuntimeError:
+        return RuntimeError(f"{before}cell {_source_position(target, index)}{after}")
+
     target.parent.mkdir(parents=True, exist_ok=True)
     reached = [0]  # papermill does not say where a notebook was when it ran out of time or died
     live = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if sys.stderr.isatty() else {}
     try:
         papermill.execute_notebook(
-            str(source), str(target), parameters, progress_bar=False, kernel_name="python3",
-            execution_timeout=timeout, coalesce_streams=True, cwd=str(source.parent),
+            # papermill fills in what stands in braces
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)),
+            parameters,
+            progress_bar=False,
+            kernel_name="python3",
+            execution_timeout=timeout,
+            coalesce_streams=True,
+            cwd=str(source.parent),
             config=Config(KernelManager=ENCRYPTED),
-            shutdown_kernel="immediate",  # the store needs no farewell, and a graceful one takes seconds
+            shutdown_kernel="immediate",  # a graceful one takes seconds, and the store needs none
             on_cell_execute=lambda cell, cell_index: reached.append(cell_index),
             **live,
         )
     except KeyboardInterrupt:
-        logging.getLogger("asyncio").disabled = True  # it would tell the end of the kernel with a traceback
+        # It would tell the end of the kernel with a traceback.
+        logging.getLogger("asyncio").disabled = True
         raise
     except PapermillExecutionError as error:
         reason = f"{error.ename}: {error.evalue}".strip()
-        raise RuntimeError(f"cell {_source_position(target, error.cell_index)} failed with {reason}") from None
+        raise failed(error.cell_index, "", f" failed with {reason}") from None
     except CellTimeoutError:
-        raise RuntimeError(f"cell {_source_position(target, reached[-1])} ran longer than {timeout:g} s") from None
+        raise failed(reached[-1], "", f" ran longer than {timeout:g} s") from None
     except DeadKernelError:
-        raise RuntimeError(
-            f"its kernel died in cell {_source_position(target, reached[-1])}, perhaps for lack of memory"
-        ) from None
+        raise failed(reached[-1], "its kernel died in ", ", perhaps for lack of memory") from None
     # A cell that calls sys.exit(0) ends the run without an error.
-    cells = nbformat.read(target, as_version=4).cells
-    exits = [i for i, cell in enumerate(cells) if any(out.output_type == "error" for out in cell.get("outputs", []))]
-    if exits:
-        raise RuntimeError(f"it stopped early: cell {_source_position(target, exits[0])} called sys.exit")
-    pending = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source and not cell.execution_count]
-    if pending:
-        raise RuntimeError(f"it stopped early: cell {_source_position(target, pending[0])} did not run")
+    early = "it stopped early: "
+    for i, cell in enumerate(nbformat.read(target, as_version=4).cells):
+        if any(output.output_type == "error" for output in cell.get("outputs", [])):
+            raise failed(i, early, " called sys.exit")
+        if cell.cell_type == "code" and cell.source and not cell.execution_count:
+            raise failed(i, early, " did not run")
 
 
 def _source_position(executed: Path, index: int) -> int:
@@ -212,14 +241,18 @@ def run(
     come to the same notebook, one waits until the other has executed it.
     """
     assigned = assign(notebooks, profile, parameters)
+    # Kernels use this very package, also where another checkout is installed.
+    others = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), others]))
     folder = build / profile
     folder.mkdir(parents=True, exist_ok=True)
-    report = []
-    for i, (path, own) in enumerate(zip(notebooks, assigned), 1):
+    report: list[dict[str, Any]] = []
+    for i, (path, own) in enumerate(zip(notebooks, assigned, strict=True), 1):
         name = f"[{i}/{len(notebooks)}] {path.stem}"
         print(f"{name} …", flush=True)
-        lock, wait = FileLock(folder / f".{path.stem}.lock"), f"{name}: another run executes it; waiting."
-        with locked(lock, lambda: print(wait, flush=True)), MemoryPeak() as peak:  # noqa: B023
+        lock = FileLock(folder / f".{path.stem}.lock")
+        wait = partial(print, f"{name}: another run executes it; waiting.", flush=True)
+        with locked(lock, wait), MemoryPeak() as peak:
             start, error = time.monotonic(), None
             try:
                 run_notebook(path, folder / "notebooks" / path.name, own, timeout)
@@ -228,12 +261,20 @@ def run(
             seconds = time.monotonic() - start
         megabytes = round(peak.bytes / 1e6)
         print(f"{name}: {error or 'ok'} ({seconds:.0f} s, {megabytes} MB)", flush=True)
-        report.append({
-            "name": path.stem, "status": "failed" if error else "ok",
-            "seconds": round(seconds, 1), "peak_mb": megabytes, "error": error, "parameters": own,
-        })
+        report.append(
+            {
+                "name": path.stem,
+                "status": "failed" if error else "ok",
+                "seconds": round(seconds, 1),
+                "peak_mb": megabytes,
+                "error": error,
+                "parameters": own,
+            }
+        )
         replace_file(folder / "report.json", json.dumps(report, indent=1).encode())
     failed = [entry["name"] for entry in report if entry["error"]]
     total = sum(entry["seconds"] for entry in report)
-    print(f"{len(report) - len(failed)} of {len(report)} notebooks ran to their end in {total:.0f} s.")
+    print(
+        f"{len(report) - len(failed)} of {len(report)} notebooks ran to their end in {total:.0f} s."
+    )
     return len(failed)

@@ -7,10 +7,10 @@ their defaults; overrides change single fields by dotted names.
 from clsp_utils.config.methods import (
     CONTRASTIVE,
     METHODS,
+    NNCLR,
     All4One,
     Method,
     MoCoV2,
-    NNCLR,
     Recipe,
     SimCLR,
     Study,

@@ -38,7 +38,9 @@ class Training:
     momentum: Share = 0.9  # of SGD
     weight_decay: NotNegative = 1e-4
     warmup: NotNegative = 1.0  # epochs
-    watch_every: CountOrNone = local(0)  # epochs between two kNN scores in the log; 0 = none
+    watch_every: CountOrNone = local(
+        default=0
+    )  # epochs between two kNN scores in the log; 0 = none
 
 
 @frozen

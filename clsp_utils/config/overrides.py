@@ -40,7 +40,7 @@ def check(**parameters: Any) -> None:
         validate(PARAMETERS[name], parameters[name], name)
 
 
-def change(settings: T, **fields: Any) -> T:
+def change(settings: T, /, **fields: Any) -> T:
     """A copy of `settings` with fields replaced and checked, or a ConfigError."""
     own = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
     return validate(type(settings), own | fields)
@@ -87,7 +87,7 @@ def nested(tree: dict, overrides: Mapping[str, Any]) -> dict:
 
 def dotted(tree: Mapping[str, Any]) -> dict[str, Any]:
     """A tree as values by dotted names: `{"candidates": {"k": 4}}` to `{"candidates.k": 4}`."""
-    out = {}
+    out: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
             out |= {f"{name}.{below}": leaf for below, leaf in dotted(value).items()}

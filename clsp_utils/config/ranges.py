@@ -1,7 +1,7 @@
 """Types of settings with their ranges, and what makes a class of settings."""
 
 import dataclasses
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -34,7 +34,7 @@ Stride = Annotated[Literal[1, 2], BeforeValidator(_no_bool)]
 Precision = Literal["auto", "bf16", "fp32"]
 
 
-def local(default: Any) -> Any:
+def local(*, default: Any) -> Any:
     """A setting that says how something is computed and not what: it is part of no key."""
     return dataclasses.field(default=default, metadata={"local": True})
 
@@ -45,4 +45,4 @@ def local(default: Any) -> Any:
 def frozen(cls: type[T]) -> type[T]:
     """Makes a class of settings: a frozen dataclass whose names, types and ranges are checked."""
     strict = ConfigDict(extra="forbid", allow_inf_nan=False)
-    return dataclass(frozen=True, kw_only=True, config=strict)(cls)
+    return cast(type[T], dataclass(frozen=True, kw_only=True, config=strict)(cls))

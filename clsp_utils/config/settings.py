@@ -1,4 +1,4 @@
-"""The settings of the mathematics, each class beside the room that reads it. Knows nothing of torch."""
+"""The settings of the mathematics, room by room. Knows nothing of torch."""
 
 from typing import Annotated, Literal, Self
 
@@ -10,7 +10,6 @@ from clsp_utils.config.ranges import (
     NotNegative,
     Positive,
     Share,
-    Shares,
     Steps,
     Stride,
     frozen,
@@ -28,8 +27,10 @@ class Data:
     # Where the images lie; a relative path starts in the project's folder. Empty for the CIFARs and
     # STL-10: in the project's data/, and if they are not there, download them. Only what is read
     # there shapes a result, so neither path is part of a key.
-    path: str = local("")
-    wnids: str = local("")  # text file with the 100 classes of ImageNet-100, one wnid a line
+    path: str = local(default="")
+    wnids: str = local(
+        default=""
+    )  # text file with the 100 classes of ImageNet-100, one wnid a line
     size: Annotated[int, Field(ge=8, le=512, strict=True)] = 16  # pixels a side
     draws: Count = 3  # pictures of each training digit, each on its own background; digits only
     limit: CountOrNone = 0  # use only so many images of each split; 0 = all
@@ -69,16 +70,16 @@ class UNetShape:
     # One entry per resolution, each half the one before.
     channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 64)
     layers: Count = 1  # residual blocks per resolution in the encoder half
-    attention: tuple[Count, ...] = ()  # resolutions, in pixels, with attention besides the mid-block
+    attention: tuple[
+        Count, ...
+    ] = ()  # resolutions, in pixels, with attention besides the mid-block
     dropout: Share = 0.0
     groups: Count = 8  # of group norm
 
     @model_validator(mode="after")
     def _groups_divide(self) -> Self:
         if any(channels % self.groups for channels in self.channels):
-            raise ValueError(
-                f"channels={self.channels} must be multiples of groups={self.groups}"
-            )
+            raise ValueError(f"channels={self.channels} must be multiples of groups={self.groups}")
         return self
 
     def misfit(self, size: int) -> str:
@@ -110,9 +111,9 @@ class Diffusion:
     warmup: Count = 100  # steps
     ema_decay: Share = 0.995
     snr_gamma: NotNegative = 5.0  # min-SNR weighting of the loss (arXiv 2303.09556); 0 = none
-    # Two shares of each batch that are not plain DDPM training (0 and 0 is). The middle is read from
-    # the same image under *other* noise, so that the decoder takes the noise from the skips and the
-    # content from the middle, as interpolation asks of it; or the middle is silenced, so that the
+    # Two shares of each batch that are not plain DDPM training (0 and 0 is). The middle is read
+    # from the same image under *other* noise, so that the decoder takes the noise from the skips
+    # and the content from the middle, as interpolation asks of it; or it is silenced, so that the
     # skips learn to paint what they can without it, which is the background.
     second_noise: Share = 0.4
     silent_middle: Share = 0.05

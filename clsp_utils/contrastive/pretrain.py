@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from clsp_utils import runtime
-from clsp_utils.config import METHODS, Training
+from clsp_utils.config import METHODS, ConfigError, Training
 from clsp_utils.contrastive.augment import augment
 from clsp_utils.contrastive.backbone import Encoder
 from clsp_utils.contrastive.methods import Batch, build_method
@@ -57,14 +57,20 @@ def pretrain(
         The encoder in eval mode, on the CPU, and the loss of every step.
 
     Raises:
+        ConfigError: the batch cannot be shared by the processes.
         Diverged: the loss is not finite.
         ValueError: the method needs a bank, and there is none.
     """
     recipe = METHODS[method]
-    if bank is None and {"synthetic", "class"} & set(recipe.views):
+    if bank is None and set(recipe.views) != {"anchor"}:
         raise ValueError(f"method={method!r} needs a candidate bank.")
     share = share or runtime.my_share()
-    batch = min(cfg.batch, len(images)) // share.world * share.world
+    batch = min(cfg.batch, len(images))
+    if batch % share.world:
+        raise ConfigError(
+            f"{recipe.section}.batch={batch} cannot be shared by {share.world} processes: use a "
+            f"multiple of {share.world}."
+        )
     device = runtime.device()
     net = build_method(method, cfg, int(labels.max()) + 1, seed)
     net = runtime.synchronise_batch_norm(net).to(device, memory_format=torch.channels_last)

@@ -3,7 +3,14 @@
 Knows nothing of models, training or results.
 """
 
-from clsp_utils.data.images import DataError, Images, first_three, printable, split_by_group
+from clsp_utils.data.images import (
+    DataError,
+    Images,
+    first_three,
+    printable,
+    split_by_group,
+    split_rows,
+)
 from clsp_utils.data.load import fingerprint, load
 from clsp_utils.data.pixels import (
     LUMA,
@@ -14,3 +21,4 @@ from clsp_utils.data.pixels import (
     to_float,
     to_uint8,
 )
+from clsp_utils.data.published import NORMALISATION

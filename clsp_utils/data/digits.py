@@ -34,7 +34,9 @@ def draw_factors(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         near = np.minimum(np.abs(ink - a), np.abs(ink - b)) < CONTRAST
         redo = near | ((ink > a) != (ink > b))
         if not redo.any():
-            return {"angle": angle} | dict(zip(("colour_a", "colour_b", "ink"), colours))
+            return {"angle": angle} | dict(
+                zip(("colour_a", "colour_b", "ink"), colours, strict=True)
+            )
         colours[:, redo] = rng.random((3, redo.sum(), 3))
 
 

@@ -1,8 +1,10 @@
 """A split of a data set as arrays, and what every reader of images shares."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +43,8 @@ class Images:
     Attributes:
         images: uint8 `(N, H, W, 3)`, 0..255, RGB.
         labels: int64 `(N,)`; -1 where an image has none.
-        groups: int64 `(N,)`; images that share a group share their content (the same stroke) and
-            must never be on both sides of a split.
+        groups: int64 `(N,)`; images that share a group share their content (the same stroke, the
+            same pixels) and must never be on both sides of a split.
         class_names: one name per class.
         background: float32 `(N, H, W, 3)` in [0, 1], what lies behind the content, or None where
             the data set does not know it.
@@ -75,8 +77,21 @@ class Images:
         """The part that has labels, or a DataError if there is none."""
         has_label = self.labels >= 0
         if not has_label.any():
-            raise DataError("None of these images has a label, so there is nothing to score.")
+            raise DataError(
+                "None of these images has a label, so there is nothing to score: a label is the "
+                "class folder that an image lies in, or a number from 0 on in an .npz."
+            )
         return self if has_label.all() else self[has_label]
+
+    @property
+    def n_classes_present(self) -> int:
+        """How many classes have an image here: an archive may hold two of CIFAR's ten."""
+        return len(np.unique(self.labels[self.labels >= 0]))
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing among the classes that are present, in (0, 1]."""
+        return 1 / max(1, self.n_classes_present)
 
     @property
     def background_or_image(self) -> np.ndarray:
@@ -91,33 +106,36 @@ class Images:
             x = self.images[start : start + 256].reshape(-1, 3).astype(np.int64)
             total += x.sum(0)
             squares += (x**2).sum(0)
-        sums = zip(total.tolist(), squares.tolist())  # n * squares is too large for int64
+        # As Python's integers, since n * squares is too large for int64.
+        sums = zip(total.tolist(), squares.tolist(), strict=True)
         moments = ((t / n / 255, (n * s - t**2) ** 0.5 / n / 255) for t, s in sums)
-        mean, std = zip(*moments)
+        mean, std = zip(*moments, strict=True)
         return ChannelStatistics(mean, std)
 
 
-def each_its_own_group(
+def grouped_by_pixels(
     train: Split, test: Split | None, class_names: tuple[str, ...]
 ) -> tuple[Images, Images | None]:
-    """Two splits in which every image is a group of its own (None: there is no test split)."""
-    first = Images(*train, np.arange(len(train[1])), class_names)
+    """Two splits in which images of the same pixels are one group (None: there is no test split).
+
+    How many test images are in the training split too is printed; they stay where they are.
+    """
+    first_seen: dict[bytes, int] = {}
+    images = chain(train[0], test[0] if test else ())
+    digests = (hashlib.blake2b(image.tobytes()).digest() for image in images)
+    groups = np.array([first_seen.setdefault(x, i) for i, x in enumerate(digests)], np.int64)
+    n = len(train[1])
+    first = Images(*train, groups[:n], class_names)
     if test is None:
         return first, None
-    return first, Images(*test, len(first) + np.arange(len(test[1])), class_names)
+    second = Images(*test, groups[n:], class_names)
+    if shared := np.isin(second.groups, first.groups).sum():
+        print(f"{shared} of {len(second)} test images are in the training split too, pixel by pixel.")
+    return first, second
 
 
-def split_by_group(data: Images, fraction: float, seed: int = 0) -> tuple[Images, Images]:
-    """Splits so that no group is on both sides; classes are kept in proportion.
-
-    A group has one class; images without a label count as one.
-
-    Args:
-        fraction: share of the groups that goes to the second part.
-
-    Raises:
-        DataError: there are too few groups for every class to be on both sides.
-    """
+def split_rows(data: Images, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the two parts that `split_by_group` makes."""
     groups, first = np.unique(data.groups, return_index=True)
     labels = data.labels[first]
     try:
@@ -125,9 +143,39 @@ def split_by_group(data: Images, fraction: float, seed: int = 0) -> tuple[Images
             groups, test_size=fraction, random_state=seed, stratify=labels
         )
     except ValueError:
-        n_classes = len(np.unique(labels))
+        sizes = np.unique(labels, return_counts=True)[1]
+        copies = f" ({len(data)} with copies)" if len(data) > len(groups) else ""
         raise DataError(
-            f"{len(groups)} images of {n_classes} class(es) are too few to hold out "
-            f"{fraction:.0%} of every class."
+            f"{len(groups)} images{copies} of {len(sizes)} class(es), where the smallest has "
+            f"{sizes.min()} and 10 are enough, are too few to hold out {fraction:.0%} of every "
+            f"class."
         ) from None
-    return data[np.isin(data.groups, kept)], data[np.isin(data.groups, held)]
+    return np.flatnonzero(np.isin(data.groups, kept)), np.flatnonzero(np.isin(data.groups, held))
+
+
+def split_by_group(data: Images, fraction: float, seed: int = 0) -> tuple[Images, Images]:
+    """Splits so that no group is on both sides; classes are kept in proportion.
+
+    A group counts for the class of its first image; images without a label count as one class.
+
+    Args:
+        fraction: share of the groups that goes to the second part.
+
+    Raises:
+        DataError: there are too few groups for every class to be on both sides.
+    """
+    kept, held = split_rows(data, fraction, seed)
+    return data[kept], data[held]
+
+
+def classes_in_turn(data: Images, n: int) -> Images:
+    """The first n images if each class in turn gives its next one, in the order of `data`.
+
+    Files are often sorted by class, and their first n images would be of one class. Images without
+    a label count as one class.
+    """
+    turn = np.empty(len(data), np.int64)
+    for label in np.unique(data.labels):
+        of_class = data.labels == label
+        turn[of_class] = np.arange(of_class.sum())
+    return data[np.sort(np.argsort(turn, kind="stable")[:n])]

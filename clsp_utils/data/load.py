@@ -9,7 +9,13 @@ from clsp_utils.config import Data, home
 from clsp_utils.data.digits import read_digits
 from clsp_utils.data.image_folder import located, read_folder
 from clsp_utils.data.imagenet100 import read_imagenet100
-from clsp_utils.data.images import DataError, Images, split_by_group, unusable
+from clsp_utils.data.images import (
+    DataError,
+    Images,
+    classes_in_turn,
+    split_by_group,
+    unusable,
+)
 from clsp_utils.data.published import PUBLISHED, read_published
 
 # A reader gives training and test split (None: there is none), at `cfg.size`.
@@ -26,9 +32,10 @@ def load(cfg: Data) -> tuple[Images, Images]:
 
     The second is the test split, or, where there is none, a fifth of the training groups; those are
     then missing from the first. With `cfg.evaluate_on="validation"` it is a fifth of the training
-    groups in any case. `cfg.limit` keeps the first so many of each. STL-10's training split is its
-    5,000 labelled images and then its 100,000 unlabelled ones, whose label is -1 (see
-    `Images.labelled`).
+    groups in any case. `cfg.limit` keeps so many of each: the first of the digits, which are in
+    random order; of other images the first of every class, since files may be sorted by class.
+    STL-10's training split is its 5,000 labelled images and then its 100,000 unlabelled ones, whose
+    label is -1 (see `Images.labelled`).
 
     Raises:
         DataError: the images that `cfg` names cannot be used; one sentence says why.
@@ -38,8 +45,11 @@ def load(cfg: Data) -> tuple[Images, Images]:
         train, test = split_by_group(train, 0.2)
     if cfg.evaluate_on == "validation":
         train, test = split_by_group(train, 0.2)
-    limit = slice(cfg.limit or None)
-    return train[limit], test[limit]
+    if cfg.limit and cfg.name == "digits":
+        return train[: cfg.limit], test[: cfg.limit]
+    if cfg.limit:
+        return classes_in_turn(train, cfg.limit), classes_in_turn(test, cfg.limit)
+    return train, test
 
 
 def read(cfg: Data) -> tuple[Images, Images | None]:

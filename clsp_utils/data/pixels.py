@@ -33,12 +33,14 @@ def to_uint8(x: Tensor) -> Tensor:
 def normalise(x: Tensor, statistics: ChannelStatistics) -> Tensor:
     """Subtracts the data set's mean and divides by its standard deviation, channel by channel.
 
+    A channel that varies by less than a grey level is not divided: there is nothing to scale.
+
     Args:
         x: `(B, 3, H, W)` in [0, 1].
         statistics: those of the training images.
     """
     mean, std = (torch.tensor(s, device=x.device).view(1, 3, 1, 1) for s in statistics)
-    return (x - mean).div_(std)
+    return (x - mean).div_(torch.where(std < 1 / 255, 1, std))
 
 
 def grey(x: Tensor) -> Tensor:

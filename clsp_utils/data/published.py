@@ -22,11 +22,19 @@ from torchvision.datasets.utils import check_integrity, download_url
 
 from clsp_utils.config import Data, home
 from clsp_utils.data.image_folder import located, read_folder, resize_all
-from clsp_utils.data.images import DataError, Images, each_its_own_group, printable, unusable
+from clsp_utils.data.images import DataError, Images, grouped_by_pixels, printable, unusable
 from clsp_utils.data.npz import read_npz
+from clsp_utils.data.pixels import ChannelStatistics
 
 Original = type[datasets.CIFAR10] | type[datasets.STL10]
 Parts = tuple[list[np.ndarray], np.ndarray]  # images in parts, each (n, H, W, 3), and all labels
+
+# What encoders are often trained with in place of the true statistics; the paper's authors do it.
+NORMALISATION = {
+    "cifar10": ChannelStatistics((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ChannelStatistics((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "stl10": ChannelStatistics((0.4914, 0.4823, 0.4466), (0.2470, 0.2430, 0.2610)),
+}
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
 STL10 = "airplane bird car cat deer dog horse monkey ship truck"
@@ -67,7 +75,7 @@ def read_published(cfg: Data) -> tuple[Images, Images | None]:
     """
     source, path = PUBLISHED[cfg.name], located(cfg.path) if cfg.path else None
     splits: Sequence[Parts]
-    if path is None or os.path.isfile(path) and path.suffix != ".npz":
+    if path is None or (os.path.isfile(path) and path.suffix != ".npz"):
         splits = source.parts(source, _unpacked(source, path))
     elif os.path.isfile(path):
         splits = [([x], y) for x, y in read_npz(path, len(source.classes))]
@@ -84,7 +92,7 @@ def read_published(cfg: Data) -> tuple[Images, Images | None]:
             return found
         splits = source.parts(source, _verified(source, unpacked[0]))
     train, test = ((resize_all(parts, cfg.size), labels) for parts, labels in splits)
-    return each_its_own_group(train, test, source.classes)
+    return grouped_by_pixels(train, test, source.classes)
 
 
 def _verified(source: Published, folder: Path) -> Path:

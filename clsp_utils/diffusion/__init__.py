@@ -1,9 +1,9 @@
-"""The unconditional diffusion model: a UNet cut at its middle, its training, sampling, weights of others.
+"""The diffusion model: a UNet cut at its middle, training, sampling, weights of others.
 
 Images are in [-1, 1] and T = 1000. Knows nothing of contrastive learning.
 """
 
-from clsp_utils.diffusion.pretrained import load_diffusion, weights_digest
+from clsp_utils.diffusion.pretrained import load_diffusion, unet_misfit, weights_digest
 from clsp_utils.diffusion.sampling import Edit, sample
 from clsp_utils.diffusion.train import min_snr_weight, train
 from clsp_utils.diffusion.unet import (

@@ -50,7 +50,7 @@ def from_authors(tensors: Tensors, source: Source, groups: int) -> UNet2DModel:
     Raises:
         WeightsError: the tensors are of another network.
     """
-    settings = _settings(tensors, source)
+    settings = authors_settings(tensors, source)
     channels, layers = settings["block_out_channels"], settings["layers_per_block"]
     if any(c % groups for c in channels):
         raise WeightsError(
@@ -89,8 +89,14 @@ def from_authors(tensors: Tensors, source: Source, groups: int) -> UNet2DModel:
     return unet.eval()
 
 
-def _settings(tensors: Tensors, source: Source) -> dict[str, Any]:
-    """The settings that names and shapes tell; `fill` finds the tensors that disagree with them."""
+def authors_settings(tensors: Tensors, source: Source) -> dict[str, Any]:
+    """The settings of the UNet2DModel that names and shapes tell.
+
+    `fill` finds the tensors that disagree with them.
+
+    Raises:
+        WeightsError: the tensors are of another network.
+    """
     modules = {key[: dot.start()] for key in tensors for dot in re.finditer(r"\.", key)}
     found = [re.fullmatch(r"encoder\.downblocks\.(\d+)", name) for name in modules]
     n = max((int(match[1]) + 1 for match in found if match), default=0)

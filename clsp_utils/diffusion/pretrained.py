@@ -15,7 +15,9 @@ from diffusers import UNet2DModel
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from huggingface_hub import snapshot_download
 
-from clsp_utils.diffusion.authors_unet import from_authors
+from clsp_utils.config import UNetShape
+from clsp_utils.diffusion.authors_unet import authors_settings, from_authors
+from clsp_utils.diffusion.unet import BETAS
 from clsp_utils.runtime import WeightsError, fill, read_tensors
 from clsp_utils.runtime.weights import Source
 
@@ -34,6 +36,10 @@ SUPPORTED_CONFIG = {
     "num_class_embeds": None,
     "mid_block_type": "UNetMidBlock2D",
 }
+SCHEDULE = "scheduler_config.json"  # how images were noised in the training of a UNet
+SUPPORTED_SCHEDULE = BETAS | {
+    "prediction_type": "epsilon", "trained_betas": None, "rescale_betas_zero_snr": False,
+}  # fmt: skip
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
@@ -47,7 +53,8 @@ def load_diffusion(source: Source, groups: int = 32) -> UNet2DModel:
         groups: of the authors' group norms, which no tensor tells.
 
     Raises:
-        WeightsError: not found, damaged, another network, or a UNet that `encode` cannot cut.
+        WeightsError: not found, damaged, another network, a UNet that `encode` cannot cut, or one
+            of another noise schedule.
     """
     if not isinstance(source, Mapping):
         source = _find(str(source))
@@ -90,6 +97,32 @@ def weights_digest(source: str) -> str:
     return digest.hexdigest()
 
 
+def unet_misfit(source: str, size: int) -> str:
+    """Why the UNet that `load_diffusion(source)` reads cannot work on images of `size` pixels.
+
+    Returns:
+        One sentence; empty if it can.
+
+    Raises:
+        WeightsError: not found, damaged, or a UNet that `encode` cannot cut.
+    """
+    path = _find(source)
+    tensors = read_tensors(path)
+    if FIRST_TENSOR in tensors:
+        trained_on = _config(path.parent).get("sample_size")
+        levels = len({key.split(".")[1] for key in tensors if key.startswith("down_blocks.")})
+    else:
+        trained_on = None  # no tensor tells
+        levels = len(authors_settings(tensors, source)["block_out_channels"])
+    if trained_on and trained_on not in (size, [size, size]):
+        return (
+            f"data.size={size}: the UNet of {source!r} was trained on images of {trained_on} pixels "
+            f"a side; use that size."
+        )
+    misfit = UNetShape(channels=(1,) * levels, groups=1).misfit(size)
+    return f"{source!r}: {misfit}." if misfit else ""
+
+
 def _find(source: str) -> Path:
     """The file with the weights, fetched from the Hub if need be."""
     path = Path(source)
@@ -113,6 +146,7 @@ def _download(name: str) -> Path:
     """The folder of `name` in the Hub's cache."""
     for weights in WEIGHT_FILES:  # the second is fetched only where the first does not exist
         files = [f"{folder}{file}" for file in (weights, "config.json") for folder in ("", "unet/")]
+        files += [SCHEDULE, f"scheduler/{SCHEDULE}"]
         try:
             path = Path(snapshot_download(name, allow_patterns=files))
         except Exception as error:  # the network may throw anything
@@ -126,7 +160,11 @@ def _download(name: str) -> Path:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """The settings of the UNet2DModel in a folder, if `encode` and `decode` support them."""
+    """The settings of the UNet2DModel in a folder, if `encode` and `decode` support them.
+
+    A folder of diffusers tells how images were noised, too: beside the weights or, if these are one
+    part of a pipeline, in another part.
+    """
     try:
         config = json.loads((folder / "config.json").read_text())
         found = [
@@ -141,4 +179,27 @@ def _config(folder: Path) -> dict[str, Any]:
     found += [str(block) for block in blocks if str(block).startswith("Skip")]
     if found:
         raise WeightsError(f"{str(folder)!r}: {', '.join(found)} is not covered.")
+    places = [
+        up / part / SCHEDULE for up in (folder, folder.parent) for part in ("", "scheduler")
+    ]
+    if path := next(filter(Path.is_file, places), None):
+        _refuse_another_schedule(path)
     return config
+
+
+def _refuse_another_schedule(path: Path) -> None:
+    try:
+        schedule = json.loads(path.read_text())
+        found = [
+            f"{key}={schedule.get(key)!r} instead of {value!r}"
+            for key, value in SUPPORTED_SCHEDULE.items()
+            # Files of the first versions leave out what did not exist then.
+            if schedule.get(key, None if key in BETAS else value) != value
+        ]
+    except (OSError, ValueError, AttributeError):
+        raise WeightsError(f"{str(path)!r} is no readable {SCHEDULE} of diffusers.") from None
+    if found:
+        raise WeightsError(
+            f"{str(path)!r}: the UNet was trained with {', '.join(found)}, so what it predicts is "
+            f"of no use here; take one with DDPM's schedule that predicts the noise."
+        )

@@ -1,5 +1,6 @@
 """Training of the diffusion model (method step 1): the UNet predicts the noise (eps)."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,15 +64,13 @@ def train(
     def lr(step: int) -> float:
         return cfg.lr * runtime.warmup_cosine(step, cfg.steps, cfg.warmup)
 
-    # Rows of the batch: pairs are n_pairs apart; then plain images, then those with a silent middle.
-    # A process takes its share of each part, so that pairs stay together.
+    # Rows of the batch: pairs are n_pairs apart; then plain images, then those with a silent
+    # middle. A process takes its share of each part, so that pairs stay together.
     n_pairs, n_silent = (
         int(part * cfg.batch) for part in (cfg.second_noise / 2, cfg.silent_middle)
     )
     bounds = (0, n_pairs, 2 * n_pairs, cfg.batch - n_silent, cfg.batch)
-    sections = [
-        share.rows(torch.arange(a, b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    sections = [share.rows(torch.arange(a, b)) for a, b in pairwise(bounds)]
     own = torch.cat(sections)
     sizes = [len(rows) for rows in sections]
     one, other, plain, silent = torch.arange(len(own), device=device).split(sizes)
@@ -107,6 +106,7 @@ def train(
             predicted = decode(unet, h, skips, temb)
         error = (predicted.float() - noise).square().mean((1, 2, 3))
         loss = (error * min_snr_weight(schedule, t, cfg.snr_gamma)).mean()
+        loss = loss * (len(own) * share.world / cfg.batch)  # shares may differ by some rows
         runtime.set_lr(optimizer, lr(step))
         optimizer.zero_grad()
         loss.backward()
@@ -123,7 +123,7 @@ def train(
 
 
 def min_snr_weight(schedule: DDPMScheduler, t: Tensor, gamma: float) -> Tensor:
-    """`min(SNR, gamma) / SNR` of steps `(B,)` for eps-prediction (2303.09556); 1 where gamma is 0."""
+    """`min(SNR, gamma) / SNR` of steps `(B,)` for eps-prediction (2303.09556); 1 for gamma 0."""
     if gamma == 0:
         return torch.ones(len(t), device=t.device)
     snr = compute_snr(schedule, t)

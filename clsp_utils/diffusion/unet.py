@@ -1,4 +1,4 @@
-"""The UNet and its middle: build it, read it, silence it, mix it (paper, section 3; method steps 2 to 4).
+"""The UNet and its middle: build it, read it, silence it, mix it (paper, section 3).
 
 A UNet is cut in two at its middle: `encode` runs the encoder half and the mid-block, `decode` the
 decoder half. Between the two, the features can be changed; that is all that CLSP does to a
@@ -38,7 +38,7 @@ class Features(NamedTuple):
 
 @cache
 def noise_schedule() -> DDPMScheduler:
-    """The schedule that all models here are trained with; `add_noise(x0, noise, t)` noises images."""
+    """The schedule of all models here; `add_noise(x0, noise, t)` noises images."""
     return DDPMScheduler(**BETAS)
 
 
@@ -107,7 +107,7 @@ def encode_noised(unet: UNet2DModel, x0: Tensor, t: Tensor | int, g: Generator) 
 
 
 def mix(h: Tensor, h_anchor: Tensor, mix_weight: float) -> Tensor:
-    """`w * h + (1 - w) * h_anchor` (paper, eq. 4): w = 1 keeps the noise branch, w = 0 the anchor."""
+    """`w * h + (1 - w) * h_anchor` (paper, eq. 4): w = 1 is the noise branch, w = 0 the anchor."""
     return torch.lerp(h_anchor, h, mix_weight)
 
 

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clsp_utils.config import Probe
-from clsp_utils.data import ChannelStatistics, Images, split_by_group
+from clsp_utils.data import ChannelStatistics, DataError, Images, split_rows
 from clsp_utils.evaluation.features import extract_features
 from clsp_utils.runtime import generator, set_lr
+
+COSINES = 2**26  # of kNN that are in memory at a time: 256 MiB
 
 
 def linear_probe(
@@ -73,17 +75,29 @@ def knn(
         Classes `(M,)`.
     """
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
-    cosine, nearest = (test @ train.T).topk(min(k, len(train)), dim=1)
-    votes = torch.zeros(len(test), int(train_labels.max()) + 1)
-    votes.scatter_add_(1, train_labels[nearest], (cosine / temperature).exp())
-    return votes.argmax(1)
+    predictions = []
+    for some in test.split(max(1, COSINES // len(train))):
+        cosine, nearest = (some @ train.T).topk(min(k, len(train)), dim=1)
+        votes = torch.zeros(len(some), int(train_labels.max()) + 1)
+        votes.scatter_add_(1, train_labels[nearest], (cosine / temperature).exp())
+        predictions.append(votes.argmax(1))
+    return torch.cat(predictions)
 
 
 def held_out_rows(data: Images) -> tuple[Tensor, Tensor]:
-    """Rows of the training images, `(kept, held)`: a fifth is held out, by group."""
-    numbered = Images(np.arange(len(data)), data.labels, data.groups, data.class_names)
-    kept, held = split_by_group(numbered, 0.2)
-    return torch.from_numpy(kept.images), torch.from_numpy(held.images)
+    """Rows of the training images, `(kept, held)`: a fifth is held out, by group.
+
+    Raises:
+        DataError: no score can come of these labels.
+    """
+    if data.n_classes_present < 2:
+        raise DataError(
+            f"Scores need labels of at least two classes, with 10 images of each or more, and these "
+            f"{len(data)} images are of {data.n_classes_present}: put them in a folder per class, "
+            f"or only train on them, which needs no labels."
+        )
+    kept, held = split_rows(data, 0.2)
+    return torch.from_numpy(kept), torch.from_numpy(held)
 
 
 def held_out_knn(features: Tensor, data: Images, neighbours: tuple[int, ...]) -> dict[int, float]:

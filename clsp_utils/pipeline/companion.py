@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from clsp_utils.config import home
+from clsp_utils.config import PROJECT, ConfigError, home
 from clsp_utils.data import Images
 from clsp_utils.evaluation import Judge
 from clsp_utils.pipeline.pipeline import Pipeline
@@ -19,8 +20,17 @@ from clsp_utils.store import Artifact, Request
 from clsp_utils.store.shared import SharedStore
 
 
+def _refuse_another_checkout(project: Path) -> None:
+    """A notebook of one checkout with the package of another would leave its results there."""
+    if (project / "clsp_utils" / "__init__.py").exists() and not project.samefile(PROJECT):
+        raise ConfigError(
+            f"This notebook is of {str(project)!r}, but clsp_utils comes from {str(PROJECT)!r}: "
+            f"install the one beside the notebook, with pip install -e."
+        )
+
+
 class Companion:
-    """One profile, one seed and one store: gives what stages make, and makes it where it is missing.
+    """One profile, one seed and one store: gives what stages make, and makes what is missing.
 
     Args:
         profile: name of a profile, see `config.PROFILES`.
@@ -49,6 +59,7 @@ class Companion:
         overrides: Mapping[str, Any] | str = "",
         data: str = "",
     ):
+        _refuse_another_checkout(Path.cwd().parent)
         read_anew()
         self.cfg, self.seed = Profile(profile, overrides, data, seed), seed
         self.data = self.cfg.data

@@ -11,7 +11,7 @@ import torch
 
 from clsp_utils.config import home
 from clsp_utils.pipeline.stage import Job, Stage
-from clsp_utils.runtime import device, print_once, resolve_precision, workers
+from clsp_utils.runtime import device, my_share, print_once, resolve_precision, workers
 from clsp_utils.store import Artifact, Store, StoreError
 from clsp_utils.store.shared import SharedStore
 
@@ -55,23 +55,24 @@ class Pipeline:
         return stage.load(self.artifact(stage))
 
     def get_all(self, stages: Sequence[Stage], what: str) -> list[Any]:
-        """The results of several stages, which are made side by side, one process per core."""
+        """The results of several stages, made side by side, one process per core."""
         missing = [stage for stage in stages if not self.store.find(stage.request)]
         for stage in missing:
             self._make_wide(stage)
         if workers.count(len(missing)) > 1:  # else they are made where they are asked for
-            last = missing[-1] if missing[-1].n_steps else missing[-1].inputs[0]
-            if self.announce and last.n_steps:
-                self._tell_time(last, len(missing))
+            several = [one for stage in missing for one in (stage, *stage.inputs) if one.n_steps]
+            long = [one for one in dict.fromkeys(several) if not self.store.find(one.request)]
+            if self.announce and long:
+                self._tell_time(long[-1], len(long))
             workers.side_by_side(_make, [(stage,) for stage in missing], what)
         return [self.get(stage) for stage in stages]
 
     def _make_wide(self, stage: Stage) -> None:
-        """Makes those inputs of a stage, and theirs, that use all cores by themselves."""
+        """Makes those inputs of a missing stage, and theirs, that use all cores by themselves."""
         for one in stage.inputs:
             if one.wide:
                 self.artifact(one)
-            else:
+            elif not self.store.find(one.request):
                 self._make_wide(one)
 
     def _tell_time(self, stage: Stage, n: int) -> None:
@@ -79,27 +80,27 @@ class Pipeline:
 
         What does not fit into memory ends here.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            job = Job(Path(folder), Path(folder), self.get)
-            try:
-                seconds = [_timed(stage.trial, job, n) for n in (1, 1, 4)]  # the first warms up
-            except torch.OutOfMemoryError:
-                raise StoreError(
-                    f"{stage.kind} does not fit into the memory of this GPU: lower its batch."
-                ) from None
+        try:
+            seconds = [self._time_trial(stage, steps) for steps in (1, 1, 4)]  # the first warms up
+        except torch.OutOfMemoryError:
+            raise StoreError(
+                f"{stage.kind} does not fit into the memory of this GPU: lower its batch."
+            ) from None
         total = n * (seconds[2] - seconds[1]) / 3 * stage.n_steps
-        minutes = total / 60 / workers.count(n * stage.n_parts)
+        launched = min(stage.n_parts, my_share().world)  # processes that share its parts
+        minutes = total / 60 / max(launched, workers.count(n * stage.n_parts))
         text = f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(minutes, 0.1):.1f} min"
         gigabytes = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0
         memory = f", {gigabytes:.1f} GB of GPU memory" if gigabytes else ""
         many = f"{n} x " if n > 1 else ""
         self.log(f"{many}{stage.kind}: about {text} on this machine{memory}")
 
-
-def _timed(function: Callable, *arguments: Any) -> float:
-    start = time.monotonic()
-    function(*arguments)
-    return time.monotonic() - start
+    def _time_trial(self, stage: Stage, n: int) -> float:
+        """Seconds of the first n steps; in a folder of its own, where no checkpoint shortens it."""
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.monotonic()
+            stage.trial(Job(Path(folder), Path(folder), self.get), n)
+            return time.monotonic() - start
 
 
 def _make(stage: Stage) -> None:

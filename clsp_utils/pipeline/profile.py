@@ -6,6 +6,7 @@ Knows nothing of torch, so that the command line can refuse a value before any k
 import ast
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeVar, get_type_hints
 
 from clsp_utils.config import (
@@ -22,8 +23,8 @@ from clsp_utils.config import (
     nested,
     validate,
 )
+from clsp_utils.pipeline import stages  # noqa: F401  (with them, all kinds are known)
 from clsp_utils.pipeline.stage import Stage
-from clsp_utils.pipeline.stages import Dataset  # with it, all stages are known
 
 S = TypeVar("S", bound=Stage)
 
@@ -108,10 +109,8 @@ class Profile:
 def as_mapping(overrides: Mapping[str, Any] | str) -> Mapping[str, Any]:
     """Overrides as papermill passes them: a dictionary, or the text of one."""
     if isinstance(overrides, str):
-        try:
+        with suppress(ValueError, SyntaxError):
             overrides = ast.literal_eval(overrides or "{}")
-        except (ValueError, SyntaxError):
-            pass
     if not isinstance(overrides, Mapping):
         raise ConfigError(
             f"overrides={overrides!r}: use a dictionary such as {{'candidates.k': 4}}."

@@ -1,8 +1,8 @@
 """What a stage is: a result that is made from settings and from other stages, and kept.
 
-A stage is declared in one place, as a class of settings with `make`. From the declaration follow its
-key, its inputs, its section of the profile, its command, the time it will take and its call in a
-worker process.
+A stage is declared in one place, as a class of settings with `make`. From the declaration follow
+its key, its inputs, its section of the profile, its command, the time it will take and its call
+in a worker process.
 """
 
 import dataclasses
@@ -33,9 +33,9 @@ class Job:
 class Stage:
     """A result that is made once.
 
-    A field that is a stage is an input: it is made first, and its key counts. A field with a default
-    is a setting: it belongs to the section of the profile and shapes the result, unless it is
-    `local`. All other fields are given by whoever asks.
+    A field that is a stage is an input: it is made first, and its key counts. A field with a
+    default is a setting: it belongs to the section of the profile and shapes the result, unless it
+    is `local`. All other fields are given by whoever asks.
 
     Attributes:
         kind: name of its folder in the store and of its command; a class without one is abstract.
@@ -134,9 +134,7 @@ def _shaping(node: Any) -> Any:
     if not dataclasses.is_dataclass(node):
         return node
     values = {f.name: getattr(node, f.name) for f in _fields(node) if not f.metadata.get("local")}
-    return {
-        name: _shaping(value) for name, value in values.items() if not isinstance(value, Stage)
-    }
+    return {name: _shaping(value) for name, value in values.items() if not isinstance(value, Stage)}
 
 
 @frozen

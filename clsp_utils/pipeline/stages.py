@@ -1,4 +1,4 @@
-"""The stages of the paper. Importing them costs nothing: each imports what computes when it makes."""
+"""The stages of the paper. Each imports what computes only when it makes something."""
 
 import json
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from pydantic import model_validator
 from clsp_utils.config import (
     METHODS,
     ClassSampling,
+    ConfigError,
     Count,
     Data,
     Diffusion,
@@ -160,12 +161,18 @@ class TrainedDiffusion(Seeded, Diffusion):
 class DiffusionModel(TrainedDiffusion, name="diffusion"):
     """The unconditional UNet; or weights that others have trained, which count by their content."""
 
-    source: str = local("")  # of these: a Hub name, a diffusers folder or the authors' .pt
+    source: str = local(default="")  # of these: a Hub name, a diffusers folder or the authors' .pt
 
     def content(self) -> dict[str, Any]:
         from clsp_utils.diffusion import weights_digest
 
         return {"weights": weights_digest(self.source)} if self.source else {}
+
+    def check(self) -> None:
+        from clsp_utils.diffusion import unet_misfit
+
+        if self.source and (misfit := unet_misfit(self.source, self.data.size)):
+            raise ConfigError(misfit)
 
     @property
     def n_steps(self) -> int:
@@ -215,7 +222,7 @@ class Bank(Seeded, Sampling):
     wide = True
     unet: TrainedDiffusion
 
-    def __init_subclass__(cls, view: View = "synthetic", **more: str):
+    def __init_subclass__(cls, view: View, **more: str):
         super().__init_subclass__(**more)
         cls.view = view
         Bank.of_view[view] = cls
@@ -360,7 +367,16 @@ class Pretrained(Seeded, name="pretrain"):
         return train.labelled if METHODS[self.method].needs_labels else train
 
     def check(self) -> None:
+        from clsp_utils.evaluation import held_out_rows
+
         assert len(self.anchors)  # refuses images without labels where the method needs them
+        if self.watched:
+            held_out_rows(self.data.train.labelled)  # refuses too few to hold out, now and not later
+
+    @property
+    def watched(self) -> bool:
+        """Whether kNN follows the training: there are classes to tell apart."""
+        return self.settings.watch_every > 0 and self.data.train.n_classes_present > 1
 
     @property
     def n_steps(self) -> int:
@@ -372,7 +388,7 @@ class Pretrained(Seeded, name="pretrain"):
         from clsp_utils.runtime import one_thread
 
         anchors = self.anchors
-        watch = self.watch if (anchors.labels >= 0).any() else None
+        watch = self.watch if self.watched else None
         with one_thread():
             return pretrain(
                 self.method, settings, anchors.images[:n], anchors.labels[:n],
@@ -397,9 +413,7 @@ class Pretrained(Seeded, name="pretrain"):
         from clsp_utils.evaluation import extract_features, held_out_knn
 
         anchors = self.data.train.labelled
-        features = extract_features(
-            backbone, anchors.images, self.data.statistics, self.precision
-        )
+        features = extract_features(backbone, anchors.images, self.data.statistics, self.precision)
         return held_out_knn(features, anchors, (20,))[20]
 
     def untrained(self) -> Any:
@@ -430,10 +444,13 @@ class Scores(Seeded, Probe, name="scores", section="probe"):
     @classmethod
     def plan(cls, profile: Any, given: dict[str, Any]) -> dict[str, Any]:
         """What is given besides is meant for the encoder."""
-        own = {name: given[name] for name in ("encoder", "seed") if name in given}
+        own: dict[str, Any] = {name: given[name] for name in ("encoder", "seed") if name in given}
         if "encoder" not in own:
             own["encoder"] = profile.stage(Pretrained, **given)
         return own
+
+    def check(self) -> None:
+        assert self.encoder.data.labelled  # refuses images of which too few have a label
 
     @model_validator(mode="after")
     def _neighbours_are_there(self) -> Self:

@@ -32,7 +32,8 @@ def sweep(
 ) -> pd.DataFrame:
     """Scores of a CLSP method over "mix_weight" or "k" of its bank, or "weight" (lambda).
 
-    The column `field` holds the value, `agreement` that of the bank that it was trained on.
+    The column `field` holds the value (a sweep over "k" shows no k of kNN), `agreement` that of the
+    bank that it was trained on.
     """
     cfg = companion.cfg.study
     of_bank: dict[str, dict] = {"mix_weight": {"k": cfg.sweep_k}, "k": {}}
@@ -40,16 +41,16 @@ def sweep(
         raise ConfigError(f"field={field!r}: use one of mix_weight, k, weight.")
     seeds = range(companion.seed, companion.seed + cfg.sweep_seeds)
     third = companion.cfg.settings(METHODS[method].section).third_view
-    runs, more, agreement = [], [], {}
+    runs, swept, agreement = [], [], []
     for value in values:
         changes = of_bank[field] | {field: value} if field in of_bank else {}
         bank = companion.stage(InterpolatedBank, **changes)
         settings = {} if field in of_bank else {"third_view": change(third, weight=value)}
         images = companion.pipeline.get(bank)[:, 0]
-        agreement[value] = companion.judge.agreement(images, companion.data.train.labels)
+        agreement += [companion.judge.agreement(images, companion.data.train.labels)] * len(seeds)
+        swept += [value] * len(seeds)
         runs += [_run(companion, method, seed, settings, bank=bank) for seed in seeds]
-        more += [{field: value, "agreement": agreement[value]} for _ in seeds]
-    return _table(companion, runs).join(pd.DataFrame(more))
+    return _table(companion, runs).assign(**{field: swept, "agreement": agreement})
 
 
 def _run(companion: Companion, method: str, seed: int, changes: dict, **given: Any) -> Scores:
@@ -60,12 +61,14 @@ def _run(companion: Companion, method: str, seed: int, changes: dict, **given: A
 
 def _table(companion: Companion, runs: Sequence[Scores]) -> pd.DataFrame:
     scores = companion.get_all(runs, "runs")
-    return pd.DataFrame([
-        {"method": run.encoder.method, "seed": run.seed}
-        | one
-        | {"seconds": companion.pipeline.artifact(run.encoder).manifest["seconds"]}
-        for run, one in zip(runs, scores, strict=True)
-    ])
+    return pd.DataFrame(
+        [
+            {"method": run.encoder.method, "seed": run.seed}
+            | one
+            | {"seconds": companion.pipeline.artifact(run.encoder).manifest["seconds"]}
+            for run, one in zip(runs, scores, strict=True)
+        ]
+    )
 
 
 # What the authors report, and the command that fills the cell beside it ---------------------------

@@ -19,7 +19,7 @@ DIVERGED_ABOVE = 100  # times max(1, first loss)
 
 
 class Diverged(RuntimeError):
-    """Loss or weights are not finite any more, or beyond reason; the last good checkpoint is kept."""
+    """Loss or weights are not finite, or beyond reason; the last good checkpoint is kept."""
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
@@ -63,7 +63,9 @@ class Checkpoint:
                 for name, record in self.records.items():
                     record.copy_(saved[name])
                 step, self.earlier = saved["step"], saved["seconds"]
-        (self.path.parent / "seconds").write_text(str(self.earlier))  # the store adds them to its own
+        (self.path.parent / "seconds").write_text(
+            str(self.earlier)
+        )  # the store adds them to its own
         return step
 
     def _read(self) -> dict[str, Any]:
@@ -87,7 +89,9 @@ class Checkpoint:
         begun = time.monotonic()
         to_save = {name: part.state_dict() for name, part in self.parts.items()} | self.records
         if not all_finite(_tensors(to_save)):
-            raise Diverged(f"The weights are not finite numbers after step {step - 1}: lower {advice}.")
+            raise Diverged(
+                f"The weights are not finite numbers after step {step - 1}: lower {advice}."
+            )
         to_save |= {
             "step": step,
             "folder": self.path.parent.name,

@@ -16,7 +16,7 @@ torch.backends.cudnn.allow_tf32 = False
 
 
 def resolve_precision(precision: str) -> str:
-    """"auto" becomes "bf16" where the hardware multiplies bf16 natively, else "fp32"."""
+    """What "auto" comes to: "bf16" where the hardware multiplies bf16 natively, else "fp32"."""
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
@@ -40,7 +40,7 @@ def autocast(where: torch.device, precision: str) -> torch.autocast:
 
 
 def upload(x: Tensor, where: torch.device) -> Tensor:
-    """`x` on a device; to CUDA through pinned memory, so that the copy runs beside the computation."""
+    """`x` on a device; to CUDA through pinned memory, so that the copy runs beside other work."""
     return (x.pin_memory() if where.type == "cuda" else x).to(where, non_blocking=True)
 
 

@@ -5,17 +5,34 @@ draw. What the loss needs from the others is gathered in the order of the whole 
 processes compute the same loss, and one process would compute it too.
 """
 
+import os
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from torch import Tensor, distributed, nn
 
+# What a launcher tells each of its processes; without all of it there is nobody to wait for.
+LAUNCHED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
+
+@cache
 def state() -> PartialState:
-    """What accelerate knows of this process: its device, its number, how many there are."""
-    return PartialState(cpu=not torch.accelerator.is_available())
+    """What accelerate knows of this process: its device, its number, how many there are.
+
+    A GPU of a Mac is taken only if CLSP_DEVICE is "mps": nothing here is tested on one. What a
+    scheduler has left in the environment of a single process is ignored.
+    """
+    if not all(name in os.environ for name in LAUNCHED):
+        for name in LAUNCHED:
+            os.environ.pop(name, None)
+    return PartialState(cpu=not torch.cuda.is_available() and not _wants_mps())
+
+
+def _wants_mps() -> bool:
+    return os.environ.get("CLSP_DEVICE") == "mps" and torch.backends.mps.is_available()
 
 
 def print_once(text: str) -> None:
@@ -37,7 +54,7 @@ def broadcast(message: Any) -> Any:
 
 
 def synchronise_batch_norm(net: nn.Module) -> nn.Module:
-    """Batch norm over the whole batch on GPUs; on CPUs torch has none, and each process has its own."""
+    """Batch norm over the whole batch on GPUs; on CPUs, where torch has none, over own rows."""
     if state().num_processes > 1 and torch.cuda.is_available():
         return nn.SyncBatchNorm.convert_sync_batchnorm(net)
     return net

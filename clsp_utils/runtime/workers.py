@@ -53,8 +53,9 @@ def count(n_jobs: int) -> int:
 def side_by_side(function: Callable, jobs: Sequence[tuple], name: str) -> None:
     """Calls `function(*job)` for every job. Nothing is returned: what jobs make goes to disk.
 
-    The first error is raised and ends all, and so does Ctrl-C. Only what a cluster has begun is
-    finished there. If one of its workers dies, another does the job again.
+    Where only one can run at a time (see `count`), this process does them. The first error is
+    raised and ends all, and so does Ctrl-C; what a cluster has begun it finishes. If a worker of a
+    cluster dies, another does the job again.
 
     Args:
         function: a function of a module, since workers have to find it.
@@ -64,22 +65,23 @@ def side_by_side(function: Callable, jobs: Sequence[tuple], name: str) -> None:
     Raises:
         ConfigError: CLSP_SCHEDULER names a cluster that cannot be used.
     """
+    n = count(len(jobs))
+    if n == 1:
+        with one_thread():
+            for job in tqdm(jobs, name, leave=False):
+                function(*job)
+        return
     scheduler = _scheduler()
-    own = {k: v for k, v in os.environ.items() if k.startswith("CLSP_") and k != "CLSP_SCHEDULER"}
-    calls = [delayed(_do)(function, job, own) for job in jobs]
-    backend = _cluster(scheduler) if scheduler else _processes(count(len(jobs)))
-    in_order = scheduler.startswith("ray")  # Ray's backend hands over all results at once
+    ours = {key: value for key, value in os.environ.items() if key.startswith("CLSP_")}
+    ours["CLSP_SCHEDULER"] = ""  # a job that has jobs does them itself
+    calls = [delayed(_do)(function, job, ours) for job in jobs]
+    at_once = _library(scheduler) == "ray"  # its backend returns when all is done, others go on
+    how = "list" if at_once else "generator_unordered"
     with (
-        backend,
-        one_thread(),
-        Parallel(
-            return_as="list" if in_order else "generator_unordered",
-            batch_size=1,
-            pre_dispatch="all",
-            max_nbytes=None,
-        ) as parallel,
+        _cluster(scheduler) if scheduler else _processes(n),
+        Parallel(return_as=how, batch_size=1, pre_dispatch="all", max_nbytes=None) as parallel,
     ):
-        with nullcontext() if in_order else _no_interrupts():
+        with nullcontext() if at_once else _no_interrupts():
             results = parallel(calls)
         for _ in tqdm(results, name, total=len(jobs), leave=False):
             pass
@@ -90,10 +92,15 @@ def _scheduler() -> str:
     return os.environ.get("CLSP_SCHEDULER", "") if state().num_processes == 1 else ""
 
 
+def _library(scheduler: str) -> str:
+    """The package that reaches this scheduler."""
+    return "ray" if scheduler.partition("://")[0] == "ray" else "distributed"
+
+
 @contextmanager
 def _cluster(scheduler: str) -> Iterator[None]:
     """joblib gives the jobs of the block to this cluster."""
-    library = "ray" if scheduler.startswith("ray") else "distributed"
+    library = _library(scheduler)
     options: dict[str, Any] = {}
     with ExitStack() as stack:
         try:
@@ -126,7 +133,7 @@ def _cluster(scheduler: str) -> Iterator[None]:
 
 
 def _processes(n: int) -> parallel_config:
-    """joblib gives the jobs of the block to `n` processes; with one, they are done in this one."""
+    """joblib gives the jobs of the block to `n` processes of this machine."""
     return parallel_config(
         "loky",
         n_jobs=n,
@@ -155,7 +162,7 @@ def _no_interrupts() -> Iterator[None]:
 def _start(parent: int, environment: dict[str, str]) -> None:
     """A worker computes and says nothing; its errors come back with the result."""
     os.environ.update(environment)
-    sys.stdout = sys.stderr = open(os.devnull, "w")
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -148,14 +148,15 @@ class Store:
                     out.rename(path)
                     fsync(path.parent)
                     found = self._find_locked(request)
-                shutil.rmtree(work, ignore_errors=True)  # if it stays, it takes room and does no harm
+                shutil.rmtree(
+                    work, ignore_errors=True
+                )  # if it stays, it takes room and does no harm
         except OSError as error:
-            raise StoreError(
-                f"{request} was not made in {self.root}: {reason(error)}."
-            ) from error
+            raise StoreError(f"{request} was not made in {self.root}: {reason(error)}.") from error
         if not found:
             raise StoreError(
-                f"{request} was written to {self.root} and read back as something else: check the disk."
+                f"{request} was written to {self.root} and read back as something else: check the "
+                f"disk."
             )
         return found
 

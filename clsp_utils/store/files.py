@@ -17,7 +17,7 @@ NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 @contextmanager
 def locked(lock: FileLock, on_wait: Callable[[], Any]) -> Iterator[None]:
-    """Holds the lock inside; calls `on_wait()` if another process has it. A dead process has none."""
+    """Holds the lock inside; calls `on_wait()` if another process, which is alive, has it."""
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -37,7 +37,7 @@ def resnet18_tensors():
 @torch.no_grad()
 def test_the_authors_encoder(build, n_features, max_pool):
     theirs = authors_encoder(build, max_pool)
-    ours = load_encoder(theirs.state_dict(), max_pool)
+    ours = load_encoder(theirs.state_dict(), "cifar10", max_pool)
     theirs.fc = nn.Identity()
     features = ours(images())
     assert not ours.training and features.shape == (2, n_features) and ours.n_features == n_features
@@ -55,14 +55,15 @@ def test_an_encoder_file_with_and_without_projector(tmp_path, resnet18_tensors, 
     assert len(tensors) == 120 + 4 * projector
     torch.save(WRAPPED["DataParallel"](tensors), tmp_path / "a.pt")
     assert torch.equal(
-        load_encoder(tmp_path / "a.pt")(images()), load_encoder(resnet18_tensors)(images())
+        load_encoder(tmp_path / "a.pt", "cifar10")(images()),
+        load_encoder(resnet18_tensors, "cifar10")(images()),
     )
 
 
 @torch.no_grad()
 def test_max_pooling_is_not_in_the_weights_but_changes_the_features(resnet18_tensors):
     plain, pooled = (
-        load_encoder(resnet18_tensors, max_pool)(images()) for max_pool in (False, True)
+        load_encoder(resnet18_tensors, "cifar10", max_pool)(images()) for max_pool in (False, True)
     )
     assert (plain - pooled).abs().max() > 1e-2
 
@@ -86,11 +87,11 @@ DAMAGED_ENCODERS = {
 @pytest.mark.parametrize(("damage", "seen"), DAMAGED_ENCODERS.values(), ids=DAMAGED_ENCODERS)
 def test_encoders_that_do_not_fit_are_named(resnet18_tensors, damage, seen):
     with pytest.raises(WeightsError, match=re.escape(seen)) as error:
-        load_encoder(damage(resnet18_tensors))
+        load_encoder(damage(resnet18_tensors), "cifar10")
     one_sentence(error)
 
 
 @pytest.mark.parametrize("source", ["nowhere.pt", "."])
 def test_an_encoder_comes_from_a_file(source):
     with pytest.raises(WeightsError, match="is not a file"):
-        load_encoder(source)
+        load_encoder(source, "cifar10")

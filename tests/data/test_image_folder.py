@@ -259,11 +259,167 @@ def test_a_split_that_is_there_is_taken(tmp_path, held_out):
     )
 
 
-def test_test_goes_before_val_and_may_lack_labels(tmp_path):
-    for i, name in enumerate(["train/cat/a.png", "test/a.png", "val/cat/a.png"]):
+def test_test_goes_before_val(tmp_path):
+    for i, name in enumerate(["train/cat/a.png", "test/cat/a.png", "val/cat/a.png"]):
         save(tmp_path / name, (i, i, i))
     train, test, _ = read_folder(tmp_path, SIZE)
-    assert by_colour(train) == {0: 0} and by_colour(test) == {1: -1}
+    assert by_colour(train) == {0: 0} and by_colour(test) == {1: 0}
+
+
+def test_test_may_lack_labels_where_train_does(tmp_path):
+    for i, name in enumerate(["train/a.png", "test/a.png", "val/a.png"]):
+        save(tmp_path / name, (i, i, i))
+    train, test, _ = read_folder(tmp_path, SIZE)
+    assert by_colour(train) == {0: -1} and by_colour(test) == {1: -1}
+
+
+@pytest.mark.parametrize("test", ["test/a.png", "test/images/a.png", "Testing/unknown/deep/a.png"])
+@pytest.mark.parametrize("val", ["val", "VALID", "Eval"])
+def test_a_test_split_without_labels_is_left_out_where_train_has_some(tmp_path, capsys, test, val):
+    for i, name in enumerate(["train/cat/a.png", "train/dog/a.png", test]):
+        save(tmp_path / name, (i, i, i))
+    note = f"{test.split('/')[0]} not used, since it has no folders of classes."
+    train, none, classes = read_folder(tmp_path, SIZE)
+    assert none is None and by_colour(train) == {0: 0, 1: 1}
+    assert note in capsys.readouterr().out
+    save(tmp_path / val / "dog" / "a.png", (3, 3, 3))  # as ImageNet is published
+    train, held_out, classes = read_folder(tmp_path, SIZE)
+    assert classes == ("cat", "dog") and by_colour(held_out) == {3: 1}
+    assert note in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("train", ["train", "Train", "TRAINING"])
+@pytest.mark.parametrize(
+    "held_out", ["test", "Test", "TEST", "testing", "Val", "valid", "validation", "EVAL", "dev"]
+)
+def test_a_split_by_any_of_its_names(tmp_path, train, held_out):
+    for i, name in enumerate([f"{train}/cat/a.png", f"{train}/dog/a.png", f"{held_out}/dog/a.png"]):
+        save(tmp_path / name, (i, i, i))
+    first, second, classes = read_folder(tmp_path, SIZE)
+    assert classes == ("cat", "dog")
+    assert by_colour(first) == {0: 0, 1: 1} and by_colour(second) == {2: 1}
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (("train", "Train", "test"), "Train and train could both be the split 'train'"),
+        (("train", "training", "test"), "train and training could both be the split 'train'"),
+        (("train", "Test", "test"), "Test and test could both be the split 'test'"),
+        (("train", "valid", "val"), "val and valid could both be the split 'val'"),
+    ],
+)
+def test_two_folders_for_one_split_are_refused(tmp_path, folders, expected):
+    for name in folders:
+        save(tmp_path / name / "cat" / "a.png")
+    assert expected in refusal(tmp_path, SIZE)
+
+
+def test_two_folders_for_a_split_that_is_not_used_do_not_matter(tmp_path):
+    for i, name in enumerate(["train", "test", "val", "valid"]):
+        save(tmp_path / name / "cat" / "a.png", (i, i, i))
+    assert by_colour(read_folder(tmp_path, SIZE)[1]) == {1: 0}
+
+
+def test_train_with_classes_beside_other_folders_is_no_class(tmp_path):
+    for name in ["train/cat/a.png", "train/dog/a.png", "annotations/a.png"]:
+        save(tmp_path / name)
+    assert "two folders in it, train and test or val." in refusal(tmp_path, SIZE)
+
+
+@pytest.mark.parametrize("folders", [("bus", "train"), ("test", "val"), ("Valid", "dog", "Train")])
+def test_a_split_that_is_taken_for_a_class_is_said_so(tmp_path, capsys, folders):
+    if "Valid" in folders:  # there are both, so they are splits
+        for name in folders:
+            save(tmp_path / name / "a.png")
+        assert read_folder(tmp_path, SIZE)[2] == ()
+        return
+    for name in folders:
+        save(tmp_path / name / "a.png")
+    assert read_folder(tmp_path, SIZE)[2] == folders
+    assert "taken for a class, not for a split." in capsys.readouterr().out
+
+
+WRAPPERS = ["archive", "archive/images", "a/b/c", "Animals-10", "Test", "été"]
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("layout", ["classes", "splits"])
+@pytest.mark.parametrize("beside", [None, "README.txt", "__MACOSX/._a.png"])
+def test_a_folder_that_holds_everything_is_opened(tmp_path, capsys, wrapper, layout, beside):
+    inner = tmp_path / wrapper
+    for i, name in enumerate(["cat", "dog"]):
+        for j, split in enumerate(["train", "test"] if layout == "splits" else [""]):
+            save(inner / split / name / "a.png", (2 * j + i,) * 3)
+    if beside:
+        (tmp_path / beside).parent.mkdir(exist_ok=True)
+        (tmp_path / beside).touch()
+    train, test, classes = read_folder(tmp_path, SIZE)
+    assert classes == ("cat", "dog") and by_colour(train) == {0: 0, 1: 1}
+    assert (test is None) == (layout == "classes")
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{inner}: ") and f"this is all that lies in {tmp_path}." in printed
+
+
+def test_a_split_inside_its_own_folder(tmp_path):
+    for i, name in enumerate(["train/train/cat/a", "train/train/dog/a", "test/test/dog/a"]):
+        save(tmp_path / f"{name}.png", (i, i, i))
+    train, test, classes = read_folder(tmp_path, SIZE)
+    assert classes == ("cat", "dog") and by_colour(test) == {2: 1}
+
+
+@pytest.mark.parametrize("beside", ["", "cat/b.png", "c.jpg"])
+def test_a_class_with_folders_in_it_and_images_beside_them_is_no_wrapper(tmp_path, beside):
+    save(tmp_path / "cat" / "young" / "a.png")
+    if beside:
+        save(tmp_path / beside)
+    assert read_folder(tmp_path, SIZE)[2] == ("cat" if beside else "young",)
+
+
+# What systems, drives and archives leave in folders, as files and as folders.
+LEFT_BY_SYSTEMS = [
+    "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "cat/@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg",
+    "#recycle/a.png", "@Recycle/a.png", ".@__thumb/a.png", "lost+found/a.png",
+    "$RECYCLE.BIN/S-1-5/$R1.png", "System Volume Information/a.png", "System volume information/a",
+    ".Trashes/a.png", ".Spotlight-V100/a.png", ".fseventsd/a", "__MACOSX/cat/._a.png",
+    "cat/._a.png", "cat/.DS_Store", ".DS_Store", "Thumbs.db", "cat/Thumbs.db", "cat/desktop.ini",
+    "Desktop.ini", "cat/ehthumbs.db", "cat/Icon\r", ".ipynb_checkpoints/a-checkpoint.png",
+    "cat/.ipynb_checkpoints/a.png", ".git/HEAD", ".AppleDouble/a.png", "#snapshot/a.png",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFT_BY_SYSTEMS)
+def test_what_systems_leave_is_neither_image_nor_class_nor_skipped(tmp_path, capsys, name):
+    for i, label in enumerate(["cat", "dog"]):
+        save(tmp_path / label / "a.png", (i, i, i))
+    save(tmp_path / name, format="PNG")
+    train, _, classes = read_folder(tmp_path, SIZE)
+    assert classes == ("cat", "dog") and by_colour(train) == {0: 0, 1: 1}
+    assert capsys.readouterr().out == f"{tmp_path}: 2 images read, 0 skipped.\n"
+    assert len(read_folder(tmp_path / "cat", SIZE)[0][0]) == 1  # and without labels
+
+
+def test_what_systems_leave_is_no_class_of_a_split(tmp_path):
+    for name in ["train/cat", "train/dog", "test/cat", "test/dog", "test/@eaDir", "train/#recycle"]:
+        save(tmp_path / name / "a.png")
+    assert read_folder(tmp_path, SIZE)[2] == ("cat", "dog")
+
+
+CAFE = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
+
+
+@pytest.mark.parametrize("forms", [CAFE, CAFE[::-1], (CAFE[0], CAFE[0])])
+def test_a_class_has_one_name_in_both_forms_of_unicode(tmp_path, forms):
+    for i, name in enumerate([f"train/{forms[0]}", "train/bar", f"test/{forms[1]}"]):
+        save(tmp_path / name / "a.png", (i, i, i))
+    train, test, classes = read_folder(tmp_path, SIZE)
+    assert classes == ("bar", CAFE[0]) and by_colour(test) == {2: 1}
+
+
+def test_two_classes_of_one_name_in_both_forms_of_unicode_are_refused(tmp_path):
+    for name in CAFE:
+        save(tmp_path / name / "a.png")
+    assert f"two folders in it are called {CAFE[0]}" in refusal(tmp_path, SIZE)
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -396,9 +552,136 @@ def test_wanted_classes_need_two_splits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["nothing", "file", "pipe", "two\nlines", "zero\0byte", "x" * 5000]
+    "name", ["nothing", "pipe", "two\nlines", "zero\0byte", "x" * 5000]
 )
 def test_what_is_no_folder_is_refused(tmp_path, name):
-    (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
     assert "there is no such file or folder" in refusal(tmp_path / name, SIZE)
+
+
+@pytest.mark.parametrize("name", ["file", "images.zip", "images.tar.gz", "a.png", "a.npz"])
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path, name):
+    (tmp_path / name).touch()
+    assert f"{name}: this is a file; unpack it if it is an archive" in refusal(tmp_path / name, SIZE)
+
+
+# What else people bring ---------------------------------------------------------------------------
+
+
+def ftyp(brand):
+    return b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic"
+
+
+FOREIGN = {
+    **{brand: (ftyp(brand.encode()), "HEIC") for brand in ("heic", "heix", "hevc", "heim")},
+    **{brand: (ftyp(brand.encode()), "HEIF") for brand in ("mif1", "msf1")},
+    **{brand: (ftyp(brand.encode()), "AVIF") for brand in ("avif", "avis")},
+    "bare jxl": (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+    "boxed jxl": (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    "jp2": (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".HEIC", ".jpg", ""])  # a wrong one is common
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_format_that_is_not_read_is_named(tmp_path, kind, suffix):
+    start, name = FOREIGN[kind]
+    (tmp_path / f"a{suffix}").write_bytes(start + bytes(100))
+    why = f"1 in {name}, which is not read (convert to JPEG): a{suffix}"
+    assert f"1 skipped ({why})." in refusal(tmp_path, SIZE)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])
+def test_a_format_that_pil_could_read_is_named_too(tmp_path, kind):
+    path = tmp_path / "a.jpg"
+    try:
+        save(path, size=(64, 64), format=kind)
+    except (KeyError, OSError):
+        pytest.skip("this PIL does not write it")
+    assert "which is not read (convert to JPEG)" in read_image(path, SIZE)
+
+
+def light_above(path, kind, exif):
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:16] = 255
+    Image.fromarray(pixels).save(path, kind, exif=exif)
+    return path
+
+
+TIFF = b"II*\0\x08\0\0\0"
+BROKEN_EXIF = {
+    "no header": b"nonsense",
+    "cut": TIFF + b"\x03\0",
+    "no offset": b"II*\0",
+    "offset outside": b"II*\0\xff\xff\xff\x7f",
+    "too many tags": TIFF + b"\xff\xff" + bytes(30),
+    "a circle": TIFF + b"\0\0\x08\0\0\0",
+    "orientation of a wrong type": TIFF + b"\x01\0\x12\x01\x02\0\x04\0\0\0abc\0" + bytes(4),
+    "orientation 0": TIFF + b"\x01\0\x12\x01\x03\0\x01\0\0\0\0\0\0\0" + bytes(4),
+    "orientation 9": TIFF + b"\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0" + bytes(4),
+    "two orientations": TIFF + b"\x01\0\x12\x01\x03\0\x02\0\0\0\x03\0\x06\0" + bytes(4),
+    "a text with another's length": TIFF + b"\x01\0\x0f\x01\x02\0\xff\xff\xff\x7f\x08\0\0\0",
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("broken", BROKEN_EXIF)
+def test_an_image_with_broken_exif_is_read_as_it_lies(tmp_path, kind, broken):
+    exif = BROKEN_EXIF[broken]
+    path = light_above(tmp_path / "a", kind, b"Exif\0\0" + exif if kind == "JPEG" else exif)
+    found = read_image(path, 32)
+    assert found[:8].mean() > 245 and found[-8:].mean() < 10
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_every_turn_of_a_camera_is_that_of_pil(tmp_path, orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    Image.fromarray(pixels).save(tmp_path / "a", kind, exif=exif)
+    with Image.open(tmp_path / "a") as image:
+        expected = np.asarray(image_folder.ImageOps.exif_transpose(image).convert("RGB"))
+    assert np.array_equal(read_image(tmp_path / "a", 32), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_damage_to_exif_loses_a_photograph(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x8769] = 1, "a maker", {0x9003: "2020:01:01 00:00:00"}
+    whole = exif.tobytes()
+    rng = np.random.default_rng(0)
+    for position in rng.integers(6, len(whole), 150):
+        damaged = bytearray(whole)
+        damaged[position] ^= rng.integers(1, 256)
+        for kind in ("JPEG", "PNG"):
+            path = light_above(tmp_path / "a", kind, bytes(damaged))
+            assert not isinstance(read_image(path, 32), str), bytes(damaged)
+
+
+def test_copies_of_an_image_are_one_group_in_any_file(tmp_path, capsys):
+    for i in range(6):
+        save(tmp_path / "cat" / f"{i}.png", (i, i, i))
+        save(tmp_path / "cat" / f"copy of {i}.bmp", (i, i, i))
+        save(tmp_path / "dog" / f"{i}.png", (100 + i, i, i))
+    (tmp_path / "dog" / "link.png").symlink_to(tmp_path / "dog" / "0.png")
+    os.link(tmp_path / "cat" / "0.png", tmp_path / "dog" / "under another label.png")
+    images, _ = image_folder.read_folder(tmp_path, SIZE)
+    groups = {}
+    for image, group in zip(images.images, images.groups):
+        groups.setdefault(image.tobytes(), set()).add(int(group))
+    assert len(images) == 20 and len(groups) == 12 and all(len(x) == 1 for x in groups.values())
+    assert "training split too" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_images_of_both_splits_are_counted_and_stay(tmp_path, capsys, n):
+    for i in range(4):
+        save(tmp_path / "train" / "cat" / f"{i}.png", (i, i, i))
+        save(tmp_path / "test" / "cat" / f"{i}.bmp", (i if i < n else 100 + i,) * 3)
+    train, test = image_folder.read_folder(tmp_path, SIZE)
+    assert len(train) == len(test) == 4
+    printed = capsys.readouterr().out
+    said = f"{n} of 4 test images are in the training split too, pixel by pixel.\n"
+    assert (said in printed) == (n > 0) and "too, pixel" in printed or n == 0

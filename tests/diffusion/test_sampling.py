@@ -27,10 +27,8 @@ def ddim(unet, noise, steps, eta, g):
     """DDIM written from its equations (arXiv 2010.02502, eq. 12 and 16), in fp64."""
     gap, x = 1000 // steps, noise.double()
     for t in range(999, -1, -gap):
-        a, a_prev = (
-            ALPHA_BAR[t],
-            ALPHA_BAR[t - gap] if t >= gap else torch.tensor(1.0, dtype=torch.float64),
-        )
+        last = torch.tensor(1.0, dtype=torch.float64)
+        a, a_prev = ALPHA_BAR[t], ALPHA_BAR[t - gap] if t >= gap else last
         eps = unet(x.float(), t).sample.double()
         x0 = ((x - (1 - a).sqrt() * eps) / a.sqrt()).clamp(-1, 1)
         sigma = eta * ((1 - a_prev) / (1 - a) * (1 - a / a_prev)).sqrt()
@@ -50,15 +48,14 @@ def test_sample_against_the_equations(steps, eta):
 
     assert sampled.dtype == torch.uint8 and sampled.shape == (3, 8, 8, 3)
     assert (sampled.double() - expected).abs().max() <= 1
-    if (
-        steps > 1
-    ):  # one step from pure noise saturates; more steps must show shades, or little is compared
+    # One step from pure noise saturates; more steps must show shades, or little is compared.
+    if steps > 1:
         assert ((sampled > 0) & (sampled < 255)).float().mean() > 0.25
 
 
 @torch.no_grad()
 def dpm_solver(unet, noise, steps, g):
-    """SDE-DPM-Solver++ (2M) written from its equations (arXiv 2211.01095, sections 5 and 6), in fp64.
+    """SDE-DPM-Solver++ (2M) from its equations (arXiv 2211.01095, sections 5 and 6), in fp64.
 
     lambda = log(alpha / sigma) rises in equal steps from t = 999 to t = 0; the last step, to
     sigma = 0, is of first order.
@@ -73,15 +70,15 @@ def dpm_solver(unet, noise, steps, g):
         x0 = ((x - sigma[i] * eps) / alpha[i]).clamp(-1, 1)
         z = torch.randn(noise.shape, generator=g)
         if i == steps - 1:
-            return x0
+            break
         h = lambdas[i + 1] - lambdas[i]
-        estimate = (
-            x0 if before is None else x0 + 0.5 * (x0 - before)
-        )  # linear extrapolation by half a step
+        # Linear extrapolation by half a step.
+        estimate = x0 if before is None else x0 + 0.5 * (x0 - before)
         decay = torch.exp(-2 * h)
         x = sigma[i + 1] / sigma[i] * torch.exp(-h) * x + alpha[i + 1] * (1 - decay) * estimate
         x = x + sigma[i + 1] * (1 - decay).sqrt() * z
         before = x0
+    return x0
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 25])
@@ -97,7 +94,10 @@ def test_default_sampler_against_the_equations(steps):
 def test_sample_leaves_its_noise_alone_and_eta_draws_from_the_generator():
     unet, noise = tiny_unet(), torch.randn(2, 3, 8, 8, generator=seeded(1))
     before = noise.clone()
-    draw = lambda eta, seed: sample(unet, noise, 4, eta, seeded(seed), "fp32")  # noqa: E731
+
+    def draw(eta, seed):
+        return sample(unet, noise, 4, eta, seeded(seed), "fp32")
+
     assert torch.equal(draw(0.0, 1), draw(0.0, 2))
     for eta in (0.5, None):
         assert not torch.equal(draw(eta, 1), draw(eta, 2))

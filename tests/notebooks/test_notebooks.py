@@ -10,8 +10,8 @@ import numpy as np
 import papermill
 import pytest
 
-from clsp_utils.companion import home
-from clsp_utils.runner import find_notebooks
+from clsp_utils.book.run_notebooks import find_notebooks
+from clsp_utils.config import home
 
 NOTEBOOKS = find_notebooks(home("notebooks"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""Interpolation: what is mixed, what the candidates of an anchor share, and what the seed decides."""
+"""Interpolation: what is mixed, what an anchor's candidates share, and what the seed decides."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def make(unet, mix_weight, k=3, anchors=ANCHORS, eta=None, seed=7):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What goes through the two halves: `calls["anchor" | "noise" | "decode"]`, an entry per step."""
+    """What goes through the halves: `calls["anchor" | "noise" | "decode"]`, an entry per step."""
     seen = {"anchor": [], "noise": [], "decode": []}
     for module, branch in ((halves, "anchor"), (sampling, "noise")):
 

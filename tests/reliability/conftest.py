@@ -16,7 +16,7 @@ import psutil
 import pytest
 from homes import Reference
 
-from clsp_utils import artifacts
+from clsp_utils.store import artifacts
 
 OUTCOMES = pytest.StashKey[dict]()
 

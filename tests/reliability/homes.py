@@ -13,7 +13,6 @@ import psutil
 from stages import STAGES, Stage, warm_up
 
 
-
 def contents(home):
     """`stage/key/file` -> sha256 of all artifacts below `home`, and of figures and tables."""
     found = {}

@@ -14,24 +14,29 @@ from pathlib import Path
 
 import torch
 
-from clsp_utils import companion, training
-from clsp_utils.companion import Companion
+from clsp_utils import positives
+from clsp_utils.pipeline import Companion, DiffusionModel, InterpolatedBank, Pretrained, Scores
+from clsp_utils.runtime import Checkpoint, checkpoint
 
-OVERRIDES = (
-    "data.size=8 diffusion.steps=40 diffusion.batch=8 candidates.k=1 candidates.batch=16 candidates.steps=2 "
-    "simclr.epochs=12 probe.epochs=60"
-)
+OVERRIDES = {
+    "data.size": 8, "diffusion.steps": 40, "diffusion.batch": 8, "candidates.k": 1, "candidates.batch": 16,
+    "candidates.steps": 2, "simclr.epochs": 12, "probe.epochs": 60,
+}
 EVERY = 0.2  # seconds between two checkpoints
 STAGES = {
-    "diffusion": lambda companion: companion.diffusion(),
-    "candidates": lambda companion: companion.bank(),
-    "pretraining": lambda companion: companion.encoder("CLSP-SimCLR"),
-    "evaluation": lambda companion: companion.scores("CLSP-SimCLR", 0),
+    "diffusion": lambda companion: companion.artifact(DiffusionModel),
+    "candidates": lambda companion: companion.artifact(InterpolatedBank),
+    "pretraining": lambda companion: companion.artifact(Pretrained, method="CLSP-SimCLR"),
+    "evaluation": lambda companion: companion.artifact(Scores, method="CLSP-SimCLR", seed=0),
 }
+FOLDERS = {"diffusion": "diffusion", "candidates": "candidates", "pretraining": "pretrain", "evaluation": "scores"}
 STEPS = {"diffusion": 40, "candidates": 16, "pretraining": 48}  # entries of a whole stage's diary
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["clsp_utils.companion"])
+_context.set_forkserver_preload([
+    "clsp_utils.pipeline.companion", "clsp_utils.diffusion", "clsp_utils.positives", "clsp_utils.contrastive",
+    "clsp_utils.contrastive.methods.simclr", "clsp_utils.evaluation",
+])
 
 
 def warm_up():
@@ -86,8 +91,8 @@ def _make(name, home, prepare, arguments, overrides, threads):
     sys.stdout.reconfigure(line_buffering=True)
     os.environ["CLSP_HOME"] = str(home)
     torch.set_num_threads(threads)
-    training.Checkpoint.__init__.__defaults__ = (EVERY,)
-    training.SAVING = 0  # these networks are small; what saving costs is not the matter here
+    Checkpoint.__init__.__defaults__ = (EVERY,)
+    checkpoint.MIN_INTERVAL = 0  # these networks are small; what saving costs is not the matter here
     _keep_diary(home / "diary")
     if prepare:
         prepare(*arguments)
@@ -95,13 +100,13 @@ def _make(name, home, prepare, arguments, overrides, threads):
 
 
 def _keep_diary(path):
-    """A line a step, or a batch of candidates: moment, what, where, number."""
+    """A line per step, or per batch of candidates: moment, what, where, number."""
     diary = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(what, where="", number=0):
         os.write(diary, f"{time.monotonic()} {what} {where} {number}\n".encode())
 
-    after_step, restore, interpolate = training.Checkpoint.after_step, training.Checkpoint.restore, companion.interpolate
+    after_step, restore, interpolate = Checkpoint.after_step, Checkpoint.restore, positives.interpolate
 
     def noted_restore(self):
         step = restore(self)
@@ -116,8 +121,8 @@ def _keep_diary(path):
         note("batch", "-")
         return interpolate(*arguments)
 
-    training.Checkpoint.restore, training.Checkpoint.after_step = noted_restore, noted_step
-    companion.interpolate = noted_interpolate
+    Checkpoint.restore, Checkpoint.after_step = noted_restore, noted_step
+    positives.interpolate = noted_interpolate
 
 
 def read_diary(home):
@@ -138,13 +143,13 @@ def die_at(point, count_in=None):
     Checkpoints are saved every ten steps, so that the calls of two runs are the same.
     """
     done = [0]
-    after_step = training.Checkpoint.after_step
+    after_step = Checkpoint.after_step
 
     def saved_by_number(self, step, *rest):
         self.every = 0 if step % 10 == 9 else math.inf
         after_step(self, step, *rest)
 
-    training.Checkpoint.after_step = saved_by_number
+    Checkpoint.after_step = saved_by_number
 
     def watched(original):
         def call(*arguments, **options):
@@ -164,7 +169,7 @@ def die_at(point, count_in=None):
 def die_after(entries):
     """SIGKILL in the middle, when so many steps or batches are done and all of them are on the disk."""
     done = [0]
-    after_step, interpolate = training.Checkpoint.after_step, companion.interpolate
+    after_step, interpolate = Checkpoint.after_step, positives.interpolate
 
     def count():
         done[0] += 1
@@ -180,7 +185,7 @@ def die_after(entries):
         count()
         return interpolate(*arguments)
 
-    training.Checkpoint.after_step, companion.interpolate = step, batch
+    Checkpoint.after_step, positives.interpolate = step, batch
 
 
 def limit_files(size):

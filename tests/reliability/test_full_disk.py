@@ -9,7 +9,7 @@ import pytest
 from homes import clsp, contents, leftovers
 from stages import Stage, limit_files, read_diary
 
-from clsp_utils.artifacts import Store, StoreError
+from clsp_utils.store import Request, Store, StoreError
 
 MIB = 2**20
 
@@ -38,7 +38,7 @@ def assert_told(run, reason):
     """The last line is what the system said; the process was not ended by a signal."""
     last = run.said().strip().splitlines()[-1]
     assert run.process.exitcode == 1, f"{run.process.exitcode}: {last}"
-    assert last.startswith("clsp_utils.artifacts.StoreError: ") and reason in last, last
+    assert last.startswith("clsp_utils.store.artifacts.StoreError: ") and reason in last, last
 
 
 @pytest.mark.item("3 full disk")
@@ -120,13 +120,13 @@ def test_disk_that_cannot_be_written(reference, disk):
 
 @pytest.mark.item("3 full disk", "read-only")
 def test_damaged_artifact_on_a_disk_that_cannot_be_written(disk):
-    store = Store(disk / "store", log=lambda text: None)
-    path = store.get("stage", {"a": 1}, lambda out, work: (out / "result").write_text("whole")).path
+    store, request = Store(disk / "store", log=lambda text: None), Request("stage", {"a": 1})
+    path = store.get(request, lambda out, work: (out / "result").write_text("whole")).path
     (path / "result").write_text("who")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    for ask in (store.find, lambda *key: store.get(*key, build=None)):
+    for ask in (store.find, lambda request: store.get(request, build=None)):
         with pytest.raises(StoreError, match="Read-only file system"):
-            ask("stage", {"a": 1})
+            ask(request)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from homes import contents, leftovers
 from stages import EVERY, STAGES, STEPS, Stage, die_at, read_diary
 
-from clsp_utils import training
+from clsp_utils.runtime import Checkpoint
 
 
 def kill_at_random(name, home_of, seconds, draw, **options):
@@ -126,4 +126,4 @@ def test_bank_of_two_workers(reference, tmp_path, round):
 
 
 def test_default_interval_is_half_a_minute_at_most():
-    assert inspect.signature(training.Checkpoint).parameters["every"].default <= 30
+    assert inspect.signature(Checkpoint).parameters["every"].default <= 30

@@ -8,19 +8,19 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from clsp_utils import runner
-from clsp_utils.artifacts import Store
+from clsp_utils.book import run_notebooks as runner
+from clsp_utils.store import Request, Store
 
 # Cell 1 has the parameters, cell 2 makes an artifact, cell 3 is the one below, cell 4 goes on.
 MAKE = """
-from clsp_utils.artifacts import Store
-Store({store!r}).get("stage", {{"name": {name!r}}}, lambda out, work: (out / "result").write_text("kept"))
+from clsp_utils.store import Request, Store
+Store({store!r}).get(Request("stage", {{"name": {name!r}}}), lambda out, work: (out / "result").write_text("kept"))
 """
 # Runs all notebooks of the folder argv[1].
 RUN = """
 import sys
 from pathlib import Path
-from clsp_utils import runner
+from clsp_utils.book import run_notebooks as runner
 folder = Path(sys.argv[1])
 sys.exit(runner.run(runner.find_notebooks(folder), folder / "build", "smoke", {}))
 """
@@ -44,7 +44,7 @@ FAILURES = {
 
 
 def write(path, *sources):
-    cells = [new_code_cell('profile: str = "smoke"\noverrides: str = ""\n', metadata={"tags": ["parameters"]})]
+    cells = [new_code_cell('profile: str = "smoke"\noverrides: dict = {}\n', metadata={"tags": ["parameters"]})]
     cells += [new_code_cell(source) for source in sources]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
@@ -66,7 +66,7 @@ def test_failure_is_told_and_earlier_results_are_kept(tmp_path, capsys, name):
         assert part in entry["error"]
     assert path.stem in capsys.readouterr().out
     assert "went on" not in (tmp_path / "build/smoke/notebooks" / path.name).read_text().replace("print('went on')", "")
-    artifact = store.find("stage", {"name": name})
+    artifact = store.find(Request("stage", {"name": name}))
     assert (artifact / "result").read_text() == "kept"
 
 

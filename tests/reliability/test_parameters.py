@@ -10,7 +10,8 @@ import pytest
 from homes import clsp
 
 from clsp_utils import __main__ as cli
-from clsp_utils import config, runner
+from clsp_utils import config
+from clsp_utils.book import run_notebooks as runner
 
 # arguments after `run` -> what the message must show
 BAD = {
@@ -28,8 +29,8 @@ BAD = {
     "-p diffusion.flip=maybe": "diffusion.flip='maybe'",
     "-p diffusion.unet.channels=32": "channels=32",
     "-p study.mix_weights=0.1": "mix_weights=0.1",
-    "-p simclr.encoder.layers=(1,'two')": "'two'",
-    "-p simclr.encoder.layers=(1,True)": "True",
+    "-p simclr.backbone.layers=(1,'two')": "'two'",
+    "-p simclr.backbone.layers=(1,True)": "True",
     "-p seed=two": "seed=two",
     "-p seed=1.5": "seed=1.5",
     "-p seed=True": "seed=True",
@@ -84,7 +85,7 @@ BAD = {
     "-p simclr.method=BYOL": "BYOL",
     "-p data.name=nosuch": "nosuch",
     "-p precision=fp16": "precision",
-    "-p simclr.encoder.block=wide": "wide",
+    "-p simclr.backbone.block=wide": "wide",
     "-p seed": "seed",
     "-p =3": "=3",
     "77": "77",
@@ -92,7 +93,7 @@ BAD = {
     "/no/such/99_notebook.ipynb": "99_notebook",
     "-p data.name=/no/such/folder": "/no/such/folder",
     # combinations that cannot be
-    "-p simclr.queue=64": "queue=64",
+    "-p nnclr.queue=64": "queue=64",
     "-p moco.batch=1024": "batch=1024",
     "-p data.limit=200 -p probe.neighbours=(5,500)": "500",
     "-p diffusion.second_noise=0.97": "second_noise=0.97",

@@ -8,7 +8,7 @@ import pytest
 from homes import contents, leftovers
 from stages import STAGES, STEPS, Stage, read_diary
 
-from clsp_utils.artifacts import replace_file
+from clsp_utils.store import replace_file
 
 
 @pytest.mark.item("4 two at once", "same stage")

@@ -10,9 +10,14 @@ import torch
 from networks_of_others import WRAPPED, authors, one_sentence, tiny_unet
 from torch import nn
 
-from clsp_utils.contrastive.pretrained import load_encoder
+from clsp_utils.contrastive import pretrained
 from clsp_utils.diffusion.pretrained import load_diffusion
 from clsp_utils.runtime import Diverged, WeightsError, fill, read_tensors, save_weights
+
+
+def load_encoder(source):
+    return pretrained.load_encoder(source, "cifar10")
+
 
 READERS = [read_tensors, load_diffusion, load_encoder]
 

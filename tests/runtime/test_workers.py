@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 
@@ -18,6 +17,7 @@ from clsp_utils.runtime import one_thread, workers
 JOBS = """
 import os, pathlib, sys, time
 import torch
+from clsp_utils.runtime import workers
 
 def write(path, text):
     new = path.with_suffix(".new")
@@ -27,8 +27,8 @@ def write(path, text):
 def tell(folder, i):
     print("out loud")
     print("out loud", file=sys.stderr)
-    path = pathlib.Path(folder, f"{i}.done")
-    write(path, f"{os.getpid()} {torch.get_num_threads()} {os.environ.get('CLSP_HOME')}")
+    told = os.getpid(), torch.get_num_threads(), os.environ.get("CLSP_HOME"), workers.count(9)
+    write(pathlib.Path(folder, f"{i}.done"), " ".join(map(str, told)))
 
 def sleep(folder, i):
     write(pathlib.Path(folder, f"{i}.pid"), os.getpid())
@@ -40,6 +40,22 @@ def wait_for_signal(folder, i):
     while not (folder / "signal").exists():
         time.sleep(0.05)
     write(folder / f"{i}.done", os.getpid())
+"""
+
+PLAIN = """
+import sys
+print("the program runs")
+from clsp_utils.runtime import workers
+import worker_jobs
+workers.side_by_side(worker_jobs.tell, [(sys.argv[1], i) for i in range(2)], "jobs")
+"""
+
+SLEEPING = """
+import sys
+from clsp_utils.runtime import workers
+import worker_jobs
+if __name__ == "__main__":
+    workers.side_by_side(worker_jobs.sleep, [(sys.argv[1], i) for i in range(2)], "sleepers")
 """
 
 
@@ -109,7 +125,9 @@ def test_none_and_a_single_job_need_no_process(tmp_path, jobs, n_jobs):
 
 
 @pytest.mark.slow
-def test_the_environment_of_each_call_arrives_and_output_does_not(tmp_path, jobs, monkeypatch, capfd):
+def test_the_environment_of_each_call_arrives_and_output_does_not(
+    tmp_path, jobs, monkeypatch, capfd
+):
     """Workers are kept for the next call, but not with an environment that is not its own."""
     pools = []
     for name in ("first", "second", "second"):
@@ -119,7 +137,7 @@ def test_the_environment_of_each_call_arrives_and_output_does_not(tmp_path, jobs
         workers.side_by_side(jobs.tell, [(home, i) for i in range(3)], "jobs")
         told = [path.read_text().split() for path in home.glob("*.done")]
         assert len(told) == 3
-        assert all(telling[1:] == ["1", str(home)] for telling in told)
+        assert all(telling[1:] == ["1", str(home), "1"] for telling in told)
         pools.append({process.pid for process in multiprocessing.active_children()})
         assert {int(telling[0]) for telling in told} <= pools[-1]
     assert pools[0].isdisjoint(pools[1]) and pools[1] == pools[2]
@@ -129,13 +147,7 @@ def test_the_environment_of_each_call_arrives_and_output_does_not(tmp_path, jobs
 @pytest.mark.slow
 def test_a_plain_script_needs_no_main_guard(tmp_path, job_folder):
     program = tmp_path / "plain.py"
-    program.write_text(textwrap.dedent("""
-        import sys
-        print("the program runs")
-        from clsp_utils.runtime import workers
-        import worker_jobs
-        workers.side_by_side(worker_jobs.tell, [(sys.argv[1], i) for i in range(2)], "jobs")
-    """))
+    program.write_text(PLAIN)
     environment = os.environ | {"PYTHONPATH": str(job_folder), "OMP_NUM_THREADS": "2"}
     run = subprocess.run(
         [sys.executable, program, tmp_path], env=environment, capture_output=True, text=True
@@ -152,17 +164,12 @@ def test_a_plain_script_needs_no_main_guard(tmp_path, job_folder):
 def test_workers_end_with_their_parent(tmp_path, job_folder, how):
     """A killed notebook leaves no worker that computes for nobody."""
     program = tmp_path / "parent.py"
-    program.write_text(textwrap.dedent("""
-        import sys
-        from clsp_utils.runtime import workers
-        import worker_jobs
-        if __name__ == "__main__":
-            workers.side_by_side(worker_jobs.sleep, [(sys.argv[1], i) for i in range(2)], "sleepers")
-    """))
+    program.write_text(SLEEPING)
     environment = os.environ | {"PYTHONPATH": str(job_folder), "OMP_NUM_THREADS": "2"}
     with open(tmp_path / "errors", "w") as errors:
         parent = subprocess.Popen(
-            [sys.executable, program, tmp_path], env=environment, stderr=errors, start_new_session=True,
+            [sys.executable, program, tmp_path],
+            env=environment, stderr=errors, start_new_session=True,
             # what a shell starts in the background ignores Ctrl-C, and so would the parent
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
@@ -210,7 +217,8 @@ def cluster(job_folder):
     distributed = pytest.importorskip("distributed", reason="needs Dask: pip install distributed")
     command = [sys.executable, "-m", "distributed.cli.dask_worker"]
     options = ["--nthreads", "1", "--no-nanny", "--no-dashboard"]
-    environment = os.environ | {"PYTHONPATH": str(job_folder)}
+    # a variable that is set for every machine must not make a worker wait for itself
+    environment = os.environ | {"PYTHONPATH": str(job_folder), "CLSP_SCHEDULER": "tcp://host:1"}
     with distributed.LocalCluster(n_workers=0, dashboard_address=None) as scheduler:
         address = scheduler.scheduler_address
         started = [
@@ -237,7 +245,7 @@ def test_the_name_of_a_scheduler_is_enough(cluster, tmp_path, jobs, monkeypatch)
     workers.side_by_side(jobs.tell, [(tmp_path, i) for i in range(8)], "jobs")
     told = [path.read_text().split() for path in tmp_path.glob("*.done")]
     assert len(told) == 8
-    assert all(telling[1:] == ["1", str(tmp_path)] for telling in told)
+    assert all(telling[1:] == ["1", str(tmp_path), "1"] for telling in told)
     assert str(os.getpid()) not in {telling[0] for telling in told}
     assert torch.get_num_threads() == 2
 

@@ -1,16 +1,18 @@
-"""The runner on small notebooks made here, and the command line. Each kernel costs a second."""
+"""The runner on small notebooks made here. Each kernel costs a second."""
 
 import json
+import subprocess
+import sys
+import time
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from clsp_utils import __main__ as cli
-from clsp_utils import runner
+from clsp_utils.book import run_notebooks as runner
 from clsp_utils.config import ConfigError
 
-PARAMETERS = 'profile: str = "laptop"  # smoke or laptop\noverrides: str = ""\nseed: int = 0\n'
+PARAMETERS = 'profile: str = "laptop"  # smoke or laptop\noverrides: dict = {}\nseed: int = 0\n'
 
 
 def write(path, *sources, parameters=PARAMETERS):
@@ -75,15 +77,28 @@ def test_folder_without_notebooks_is_refused(tmp_path):
 
 def test_parameters_go_to_the_notebooks_that_have_them(notebooks):
     parameters = {"seed": 3, "noise": 1, "candidates.k": 4, "diffusion.unet.channels": (16, 32)}
-    common = {"profile": "smoke", "overrides": "candidates.k=4 'diffusion.unet.channels=(16, 32)'", "seed": 3}
+    common = {"profile": "smoke", "overrides": {"candidates.k": 4, "diffusion.unet.channels": [16, 32]}, "seed": 3}
     found = runner.assign(notebooks, "smoke", parameters)
     assert found == [common, common | {"noise": 1.0}]
     assert type(found[1]["noise"]) is float, "a whole number will do for a float"
 
 
-def test_overrides_may_be_given_as_one_text(notebooks):
-    [found] = runner.assign(notebooks[:1], "smoke", {"overrides": "candidates.k=4", "probe.lr": 0.5})
-    assert found == {"profile": "smoke", "overrides": "candidates.k=4 probe.lr=0.5"}
+@pytest.mark.parametrize("given", [{"candidates.k": 4}, "{'candidates.k': 4}"], ids=["dictionary", "text"])
+def test_overrides_may_be_given_as_a_dictionary_or_its_text(notebooks, given):
+    [found] = runner.assign(notebooks[:1], "smoke", {"overrides": given, "probe.lr": 0.5})
+    assert found == {"profile": "smoke", "overrides": {"candidates.k": 4, "probe.lr": 0.5}}
+
+
+def test_overrides_are_refused_as_they_were_written_and_handed_on_as_in_json(notebooks):
+    with pytest.raises(ConfigError, match=r"candidates\.k=\(4,\)"):
+        runner.assign(notebooks, "smoke", {"candidates.k": (4,)})
+    [found] = runner.assign(notebooks[:1], "smoke", {"study.mix_weights": {0.5}, "data.draws": 2})
+    assert found["overrides"] == {"study.mix_weights": [0.5], "data.draws": 2}
+
+
+def test_of_one_setting_given_twice_the_parameter_counts(notebooks):
+    [found] = runner.assign(notebooks[:1], "smoke", {"candidates.k": 5, "overrides": {"candidates.k": 4}})
+    assert found["overrides"] == {"candidates.k": 5}
 
 
 def test_paths_that_exist_become_absolute_and_names_stay(tmp_path, monkeypatch):
@@ -93,10 +108,12 @@ def test_paths_that_exist_become_absolute_and_names_stay(tmp_path, monkeypatch):
     given = {"data": "some images", "data.wnids": "list.txt", "diffusion.source": "google/ddpm-cifar10-32", "seed": 1}
     overrides, path, others = runner.split_settings(given)
     assert path == str(tmp_path / "some images") and others == {"seed": 1}
-    assert overrides == f"data.wnids={tmp_path}/list.txt diffusion.source=google/ddpm-cifar10-32"
-    assert runner.split_settings({"data": "nosuch", "overrides": "candidates.k=4"}) == ("candidates.k=4", "nosuch", {})
-    assert runner.split_settings({"precision": "fp32", "k": 3}) == ("precision=fp32", "", {"k": 3})
-    assert runner.split_settings({"data": "", "diffusion.source": ""}) == ("diffusion.source=", "", {})
+    assert overrides == {"data.wnids": f"{tmp_path}/list.txt", "diffusion.source": "google/ddpm-cifar10-32"}
+    given = {"data": "nosuch", "overrides": {"candidates.k": 4}}
+    assert runner.split_settings(given) == ({"candidates.k": 4}, "nosuch", {})
+    assert given == {"data": "nosuch", "overrides": {"candidates.k": 4}}, "left as it was"
+    assert runner.split_settings({"precision": "fp32", "k": 3}) == ({"precision": "fp32"}, "", {"k": 3})
+    assert runner.split_settings({"data": "", "diffusion.source": ""}) == ({"diffusion.source": ""}, "", {})
 
 
 @pytest.mark.parametrize("parameters, shown", [
@@ -109,7 +126,9 @@ def test_paths_that_exist_become_absolute_and_names_stay(tmp_path, monkeypatch):
     ({"noise": None}, "noise=None.*float"),
     ({"candidates.nosuch": 1}, "candidates.nosuch=1"),
     ({"candidates.mix_weight": 1.5}, "mix_weight=1.5"),
-    ({"overrides": "candidates.k=0"}, "k=0"),
+    ({"overrides": {"candidates.k": 0}}, "k=0"),
+    ({"overrides": "{'candidates.k': 0}"}, "k=0"),
+    ({"overrides": "candidates.k=4"}, "overrides='candidates.k=4'"),
     ({"overrides": 5}, "5"),
 ])
 def test_bad_parameter_is_refused_by_value(notebooks, parameters, shown):
@@ -162,7 +181,7 @@ def test_failure_is_told_in_one_sentence(outcome, name, shown):
 def test_good_run_has_no_error_and_an_executed_copy(outcome):
     _, folder, report = outcome
     assert report["01_good"]["error"] is None
-    assert report["01_good"]["parameters"] == {"profile": "smoke", "overrides": "", "seed": 7}
+    assert report["01_good"]["parameters"] == {"profile": "smoke", "overrides": {}, "seed": 7}
     copy = nbformat.read(folder / "build/smoke/notebooks/01_good.ipynb", as_version=4)
     assert copy.cells[-1].outputs[0].text == "smoke 7\n"
     assert len(nbformat.read(folder / "01_good.ipynb", as_version=4).cells) == 3, "the source is left as it was"
@@ -181,83 +200,10 @@ def test_what_goes_to_a_kernel_is_encrypted(tmp_path, capfd):
     assert "encryption" not in capfd.readouterr().err
 
 
-# Command line ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_kernel(monkeypatch):
-    """If bad input is not refused, the project's notebooks must not start to run."""
-    monkeypatch.setattr(runner, "run_notebook", lambda *_: pytest.fail("a notebook was run"))
-
-
-def assert_refused(capsys, arguments, shown):
-    assert cli.main(["run", *arguments]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.endswith(".\n") and error.count("\n") == 1
-    assert shown in error
-
-
-@pytest.mark.parametrize("arguments, shown", [
-    (["99"], "99"),
-    (["--profile", "huge"], "huge"),
-    (["-p", "seed"], "seed"),
-    (["-p", "nosuch=1"], "nosuch=1"),
-    (["-p", "candidates.mix_weight=2"], "mix_weight=2"),
-    (["-p", "seed=half"], "seed=half"),
-])
-def test_command_line_refuses_bad_input_in_one_sentence(home, no_kernel, capsys, arguments, shown):
-    assert_refused(capsys, arguments, shown)
-
-
-@pytest.mark.parametrize("settings, shown", [
-    (["data.name=folder", "data=/no/such/folder"], "/no/such/folder"),
-    (["diffusion.source=/no/such/weights.pt"], "/no/such/weights.pt"),
-])
-def test_stage_refuses_what_it_cannot_read_in_one_sentence(home, capsys, settings, shown):
-    parameters = [word for setting in settings for word in ("-p", setting)]
-    assert cli.main(["stage", "diffusion", "--profile", "smoke", *parameters]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and shown in error
-
-
-def test_stage_that_diverges_says_what_to_lower(home, capsys):
-    assert cli.main(["stage", "diffusion", "--profile", "smoke", "-p", "diffusion.lr=1e9", "-p", "precision=fp32"]) == 1
-    error = capsys.readouterr().err.split("\r")[-1]  # what stands after the progress bar
-    assert error.startswith("error: ") and error.count("\n") == 1 and "lower diffusion.lr" in error
-
-
-def test_command_line_refuses_a_folder_that_cannot_be_written(home, no_kernel, monkeypatch, capsys):
-    (home / "file").touch()
-    monkeypatch.setenv("CLSP_HOME", str(home / "file"))
-    assert_refused(capsys, [], str(home / "file"))
-
-
-@pytest.mark.parametrize("failures, status", [(0, 0), (1, 1), (3, 1)])
-def test_command_line_tells_failures_by_its_status(home, monkeypatch, failures, status):
-    monkeypatch.setattr(runner, "run", lambda *_: failures)
-    assert cli.main(["run"]) == status
-
-
-def test_command_line_passes_everything_on(home, monkeypatch):
-    seen = []
-    monkeypatch.setattr(runner, "run", lambda *arguments: seen.extend(arguments) or 0)
-    cli.main(["run", "03", "01", "--profile", "smoke", "-p", "seed=3", "-p", "candidates.k=4", "--timeout", "9"])
-    notebooks, build, *rest = seen
-    assert [path.name[:2] for path in notebooks] == ["01", "03"] and build == home / "build"
-    assert rest == ["smoke", {"seed": 3, "candidates.k": 4}, 9]
-
-
-@pytest.mark.parametrize("profile, seconds", [("smoke", 3600), ("laptop", 3600), ("gpu", None), ("paper", None)])
-def test_a_cell_may_take_an_hour_and_on_gpus_any_time(home, monkeypatch, profile, seconds):
-    seen = []
-    monkeypatch.setattr(runner, "run", lambda *arguments: seen.append(arguments[-1]) or 0)
-    assert cli.main(["run", "--profile", profile]) == 0 and seen == [seconds]
-
-
-def test_interrupt_is_no_traceback(home, monkeypatch, capsys):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(runner, "run", interrupt)
-    assert cli.main(["run"]) == 130
-    assert "kept" in capsys.readouterr().err
+def test_memory_peak_is_that_of_the_processes_below():
+    hold = "import time; x = b'x' * 300_000_000; time.sleep(1.5)"
+    with runner.MemoryPeak() as peak:
+        time.sleep(0.7)
+        before = peak.bytes
+        subprocess.run([sys.executable, "-c", hold], check=True)
+    assert 300e6 < peak.bytes - before < 400e6

@@ -1,7 +1,10 @@
 """The store: keys, damage, kills, and processes that meet."""
 
+import errno
 import json
+import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -9,18 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from clsp_utils import config
-from clsp_utils.artifacts import Store, StoreError
+from clsp_utils.pipeline import Profile
+from clsp_utils.store import Request, Store, StoreError, artifacts
 
 CONFIG = {"a": 1, "b": {"c": [1, 2]}}
-KEY = Store.key("stage", CONFIG)
+REQUEST = Request("stage", CONFIG)
+KEY = REQUEST.key
 
-# The start of every child process: `store` below argv[1], and CONFIG as above.
+# The start of every child process: `store` below argv[1], and REQUEST as above.
 CHILD = f"""
 import os, sys, time
 from pathlib import Path
-from clsp_utils.artifacts import Store
-CONFIG = {CONFIG!r}
+from clsp_utils.store import Request, Store
+REQUEST = Request("stage", {CONFIG!r})
 root = Path(sys.argv[1])
 store = Store(root, log=lambda text: print(text, flush=True))
 """
@@ -33,7 +37,7 @@ def build(out, work):
     while not (root / "go").exists():
         time.sleep(0.01)
     (out / "result").write_text("whole")
-print((store.get("stage", CONFIG, build) / "result").read_text())
+print((store.get(REQUEST, build) / "result").read_text())
 """
 
 
@@ -54,7 +58,7 @@ def child(store):
     def start(code):
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(store.root)], stdout=subprocess.PIPE, text=True,
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
         )
         # Should it wait for a lock that is never freed, reading its output must come to an end.
         timer = threading.Timer(30, process.kill)
@@ -84,33 +88,44 @@ def leaves(node, path=()):
 
 
 def test_key_depends_on_every_value():
-    tree = config.as_dict(config.LAPTOP)
-    keys = {Store.key("stage", tree)}
+    tree = Profile("laptop").tree
+    keys = {Request("stage", tree).key}
     for *branches, leaf in leaves(tree):
         changed = json.loads(json.dumps(tree))
         node = changed
         for branch in branches:
             node = node[branch]
         node[leaf] = "changed"
-        keys.add(Store.key("stage", changed))
+        keys.add(Request("stage", changed).key)
     assert len(keys) == 1 + len(leaves(tree)) > 50
 
 
-def test_key_depends_on_stage_and_inputs_but_not_on_the_order_of_names():
-    others = [("other", CONFIG), ("stage", CONFIG, ("x",)), ("stage", CONFIG, ("x", "y")), ("stage", CONFIG, ("y", "x"))]
-    assert len({KEY} | {Store.key(*other) for other in others}) == 5
-    assert Store.key("stage", {"b": {"c": (1, 2)}, "a": 1}) == KEY
+def test_key_depends_on_stage_inputs_and_version_but_not_on_the_order_of_names():
+    others = [
+        Request("other", CONFIG),
+        Request("stage", CONFIG, ("x",)),
+        Request("stage", CONFIG, ("x", "y")),
+        Request("stage", CONFIG, ("y", "x")),
+        Request("stage", CONFIG, version=2),
+    ]
+    assert len({KEY} | {other.key for other in others}) == 6
+    assert Request("stage", {"b": {"c": (1, 2)}, "a": 1}).key == KEY
+
+
+def test_key_depends_on_the_format(monkeypatch):
+    monkeypatch.setattr(artifacts, "FORMAT", artifacts.FORMAT + 1)
+    assert REQUEST.key != KEY
 
 
 def test_get_builds_once_then_finds(store):
-    assert store.find("stage", CONFIG) is None
-    first = store.get("stage", CONFIG, build)
-    again = store.get("stage", CONFIG, lambda out, work: pytest.fail("built twice"))
-    assert again == first == store.find("stage", CONFIG)
+    assert store.find(REQUEST) is None
+    first = store.get(REQUEST, build)
+    again = store.get(REQUEST, lambda out, work: pytest.fail("built twice"))
+    assert again == first == store.find(REQUEST)
     assert first.path == store.root / "stage" / KEY and first.key == KEY
     assert (first / "result").read_text() == "whole"
     assert first.manifest["config"] == CONFIG and set(first.manifest["sha256"]) == {"result", "deep/more"}
-    assert store.find("stage", CONFIG, ("input",)) is None
+    assert store.find(Request("stage", CONFIG, ("input",))) is None
     assert store.said == []
 
 
@@ -120,9 +135,9 @@ def test_failed_build_leaves_nothing_and_frees_the_lock(store):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        store.get("stage", CONFIG, fail)
+        store.get(REQUEST, fail)
     assert not (store.root / "stage" / KEY).exists()
-    artifact = store.get("stage", CONFIG, lambda out, work: (out / "other").touch())
+    artifact = store.get(REQUEST, lambda out, work: (out / "other").touch())
     assert list(artifact.manifest["sha256"]) == ["other"], "what the failed build wrote is gone"
 
 
@@ -136,18 +151,18 @@ def build(out, work):
     if {when!r} == "in build":
         die()
     Path.rename = die
-store.get("stage", CONFIG, build)
+store.get(REQUEST, build)
 """)
     assert killed.wait() == -signal.SIGKILL
-    assert not (store.root / "stage" / KEY).exists() and store.find("stage", CONFIG) is None
+    assert not (store.root / "stage" / KEY).exists() and store.find(REQUEST) is None
     # In a child too, since a lock that the dead process still held would block for ever.
     rerun = child(CHILD + """
 def build(out, work):
     (out / "resumed").write_text((work / "progress").read_text())
-print((store.get("stage", CONFIG, build) / "resumed").read_text())
+print((store.get(REQUEST, build) / "resumed").read_text())
 """)
     assert rerun.communicate()[0] == "7 steps\n"
-    artifact = store.find("stage", CONFIG)
+    artifact = store.find(REQUEST)
     assert list(artifact.manifest["sha256"]) == ["resumed"], "nothing of the killed build is in it"
     assert not list(store.root.glob("stage/.*.work")), "work is removed once the artifact is whole"
 
@@ -200,20 +215,20 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_artifact_is_named_set_aside_and_remade(store, damage):
-    path = store.get("stage", CONFIG, build).path
+    path = store.get(REQUEST, build).path
     DAMAGES[damage](path)
-    assert store.find("stage", CONFIG) is None
+    assert store.find(REQUEST) is None
     [aside] = path.parent.glob(f"{KEY}.damaged-*")
     assert not path.exists()
     [message] = store.said
     assert f"stage/{KEY}" in message and aside.name in message
-    assert (store.get("stage", CONFIG, build) / "result").read_text() == "whole"
-    assert aside.exists() and store.find("stage", CONFIG)
+    assert (store.get(REQUEST, build) / "result").read_text() == "whole"
+    assert aside.exists() and store.find(REQUEST)
 
 
 def test_get_remakes_a_damaged_artifact_at_once(store):
-    flip_bit(store.get("stage", CONFIG, build).path)
-    assert (store.get("stage", CONFIG, build) / "deep/more").read_bytes() == bytes(range(100))
+    flip_bit(store.get(REQUEST, build).path)
+    assert (store.get(REQUEST, build) / "deep/more").read_bytes() == bytes(range(100))
     assert len(store.said) == 1
 
 
@@ -235,7 +250,7 @@ def test_root_that_cannot_be_written(tmp_path):
 def test_stage_that_cannot_be_written(store):
     (store.root / "stage").touch()
     with pytest.raises(StoreError) as error:
-        store.get("stage", CONFIG, build)
+        store.get(REQUEST, build)
     assert_one_sentence(error, "stage", KEY, store.root)
 
 
@@ -248,5 +263,102 @@ def test_write_that_fails_in_build_tells_why(store, reason, shown):
         raise reason
 
     with pytest.raises(StoreError) as error:
-        store.get("stage", CONFIG, fail)
+        store.get(REQUEST, fail)
     assert_one_sentence(error, KEY, shown)
+
+
+# Verified once ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """Names of the files whose digest was computed."""
+    names = []
+    digest = artifacts._sha256
+    monkeypatch.setattr(artifacts, "_sha256", lambda path: names.append(path.name) or digest(path))
+    return names
+
+
+def test_files_are_verified_once_by_a_store_until_somebody_touches_them(store, hashed):
+    path = store.get(REQUEST, build).path
+    hashed.clear()
+    assert store.find(REQUEST) and store.get(REQUEST, pytest.fail) and not hashed
+    os.utime(path / "result", ns=(0, 0))
+    assert store.find(REQUEST) and sorted(hashed) == ["more", "result"]
+    hashed.clear()
+    assert store.find(REQUEST) and not hashed
+    assert Store(store.root).find(REQUEST) and sorted(hashed) == ["more", "result"], "each by itself"
+
+
+def test_a_change_is_noticed_by_the_store_that_has_verified_the_files(store):
+    path = store.get(REQUEST, build).path
+    assert store.find(REQUEST)
+    flip_bit(path)
+    assert store.find(REQUEST) is None and len(store.said) == 1
+    store.get(REQUEST, build)
+    other_config(path)
+    assert store.find(REQUEST) is None and len(store.said) == 2
+
+
+# Notes, threads, and file systems with less ----------------------------------------------------
+
+
+def test_notes_are_in_the_manifest_and_not_in_the_key(store):
+    artifact = store.get(REQUEST, build, {"device": "cpu", "precision": "fp32"})
+    assert artifact.key == KEY
+    assert (artifact.manifest["device"], artifact.manifest["precision"]) == ("cpu", "fp32")
+    assert store.get(REQUEST, pytest.fail, {"device": "cuda"}) == artifact, "found under other notes"
+    on_disk = json.loads((artifact.path / "manifest.json").read_text())
+    assert on_disk["device"] == "cpu"
+    on_disk["device"] = "cuda"
+    (artifact.path / "manifest.json").write_text(json.dumps(on_disk))
+    assert store.find(REQUEST) is None, "a note that was changed is damage too"
+
+
+def test_threads_that_open_one_store_at_once_do_not_disturb_each_other(tmp_path):
+    n_threads, rounds, errors = 8, 250, []
+    together = threading.Barrier(n_threads)
+
+    def open_again_and_again():
+        for i in range(rounds):
+            together.wait(30)
+            try:
+                Store(tmp_path / str(i) / "store")
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=open_again_and_again) for _ in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(list(tmp_path.glob("*/store"))) == rounds and not list(tmp_path.glob("*/store/*"))
+
+
+def refuse_fsync(monkeypatch, number, folders):
+    """os.fsync fails with an error of this number, for folders or for files."""
+    original = os.fsync
+
+    def fsync(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode) == folders:
+            raise OSError(number, os.strerror(number))
+        original(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES])
+def test_a_file_system_that_cannot_fsync_folders_will_do(store, monkeypatch, number):
+    refuse_fsync(monkeypatch, number, folders=True)
+    assert (store.get(REQUEST, build) / "result").read_text() == "whole"
+    assert store.find(REQUEST) and store.said == []
+
+
+@pytest.mark.parametrize("number, folders", [(errno.EIO, True), (errno.EINVAL, False)])
+def test_other_failures_of_fsync_are_told(store, monkeypatch, number, folders):
+    refuse_fsync(monkeypatch, number, folders)
+    with pytest.raises(StoreError) as error:
+        store.get(REQUEST, build)
+    assert_one_sentence(error, KEY, os.strerror(number))
+    assert store.find(REQUEST) is None

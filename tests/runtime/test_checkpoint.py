@@ -1,4 +1,4 @@
-"""Checkpoints bit for bit, divergence, learning rate, seeds and precision."""
+"""Checkpoints bit for bit, and divergence."""
 
 import copy
 import math
@@ -10,8 +10,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch.nn import functional as F
 
-from clsp_utils import training
-from clsp_utils.training import Checkpoint, Diverged, warmup_cosine
+from clsp_utils.runtime import Checkpoint, Diverged, generator
 
 
 class Loop:
@@ -29,7 +28,7 @@ class Loop:
 
     def run(self, first, last):
         for step in range(first, last):
-            x = torch.randn(8, 4, generator=training.generator(0, step))
+            x = torch.randn(8, 4, generator=generator(0, step))
             loss = F.mse_loss(self.model(x), x[:, :2])
             self.model.zero_grad()
             loss.backward()
@@ -129,7 +128,7 @@ def test_save_that_fails_keeps_the_last_checkpoint(saved, tmp_path, monkeypatch,
 
     before = saved.checkpoint.path.read_bytes()
     saved.run(3, 5)
-    monkeypatch.setattr(training.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(OSError):
         saved.checkpoint.save(5)
     assert saved.checkpoint.path.read_bytes() == before
@@ -163,94 +162,3 @@ def test_saves_that_take_long_come_less_often(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *paths: time.sleep(0.1) or replace(*paths))
     loop.checkpoint.save(1)
     assert 2.0 <= loop.checkpoint.every < 10
-
-
-@pytest.mark.parametrize("step, total, warmup, expected", [
-    (0, 100, 9, 0.1),  # not 0: the first step does something
-    (8, 100, 9, 0.9),
-    (10, 110, 10, 1.0),
-    (60, 110, 10, 0.5),
-    (35, 110, 10, 0.5 + math.sqrt(0.5) / 2),
-    (110, 110, 10, 0.0),
-    (0, 100, 0, 1.0),
-    (100, 100, 0, 0.0),
-])
-def test_warmup_cosine_at_known_points(step, total, warmup, expected):
-    assert warmup_cosine(step, total, warmup) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("total, warmup", [(50, 0), (50, 7.5), (50, 49), (3, 10)])
-def test_warmup_cosine_rises_then_falls(total, warmup):
-    factors = [warmup_cosine(step, total, warmup) for step in range(total)]
-    top = min(math.ceil(warmup), total - 1)
-    assert factors[: top + 1] == sorted(factors[: top + 1]) and factors[top:] == sorted(factors[top:], reverse=True)
-    assert all(0 < factor <= 1 for factor in factors)
-
-
-def test_set_lr_sets_every_group():
-    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    optimizer = torch.optim.SGD([{"params": p} for p in parameters], lr=1.0)
-    training.set_lr(optimizer, 0.3)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.3]
-
-
-def test_seeds_are_the_same_everywhere_and_distinct():
-    names = [(seed, name, step) for seed in range(5) for name in ("views", "noise") for step in range(50)]
-    seeds = {training.seed_for(*name) for name in names}
-    assert len(seeds) == len(names) and all(0 <= seed < 2**63 for seed in seeds)
-    # Python's own hash of strings differs between processes; this one must never change.
-    assert training.seed_for(0, "views", 3) == 6918862609723109907
-
-
-def test_generators_are_deterministic_and_distinct():
-    a, b, c = (torch.rand(4, generator=training.generator(0, "views", step)) for step in (1, 1, 2))
-    assert torch.equal(a, b) and not torch.equal(a, c)
-
-
-@pytest.mark.parametrize("asked, native, expected", [
-    ("fp32", True, "fp32"),
-    ("bf16", False, "bf16"),
-    ("auto", True, "bf16"),
-    ("auto", False, "fp32"),
-])
-@pytest.mark.parametrize("gpu", [False, True])
-def test_precision(monkeypatch, gpu, asked, native, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    # On a GPU the processor must not matter.
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native != gpu, raising=False)
-    assert training.resolve_precision(asked) == expected
-
-
-class OnCuda(torch.Tensor):
-    """A tensor that says it is on a CUDA device."""
-
-    is_cuda = True
-
-
-@pytest.mark.parametrize("triton", [True, False])
-def test_functions_are_compiled_once_on_cuda_where_triton_is_there_and_never_on_cpus(monkeypatch, triton):
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda f: compiled.append(f) or (lambda *args, **named: f(*args, **named) + 100))
-    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: triton or None)
-
-    @training.compiled_on_cuda
-    def plus(x, number=1):
-        """Adds."""
-        return x.sum().item() + number
-
-    x = torch.ones(3)
-    assert plus.__doc__ == "Adds." and plus(x) == 4 and not compiled
-    fast = 100 if triton else 0
-    assert plus(x.as_subclass(OnCuda)) == 4 + fast and plus(x=x.as_subclass(OnCuda), number=2) == 5 + fast
-    assert len(compiled) == triton
-
-
-@pytest.mark.parametrize("place, pins", [("cuda", 1), ("cpu", 0)])
-def test_only_what_goes_to_cuda_is_pinned(monkeypatch, place, pins):
-    calls = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
-    monkeypatch.setattr(torch.Tensor, "to", lambda self, where, non_blocking: calls.append((where, non_blocking)) or self)
-    where = torch.device(place)
-    training.upload(torch.ones(2), where)
-    assert calls == ["pinned"] * pins + [(where, True)]

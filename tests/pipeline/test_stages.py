@@ -1,0 +1,335 @@
+"""The stages of the paper: which setting shapes which, and what cannot be made is refused first."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from least_work import FP32, QUICK, equal, put_images
+from PIL import Image
+
+from clsp_utils import contrastive, evaluation
+from clsp_utils.config import METHODS, ConfigError, UNetShape, change
+from clsp_utils.data import DataError
+from clsp_utils.diffusion import build_unet
+from clsp_utils.pipeline import (
+    ClassBank,
+    ClassDiffusion,
+    Companion,
+    Dataset,
+    DiffusionModel,
+    InterpolatedBank,
+    Pretrained,
+    Profile,
+    Scores,
+)
+from clsp_utils.positives import class_samples, interpolate
+from clsp_utils.runtime import resolve_precision, seed_for
+
+
+def keys(profile="smoke", seed=0, overrides=None, data=""):
+    """The key of every kind of result, without making any."""
+    c = Companion(profile, seed, FP32 | (overrides or {}), data)
+    encoders = {m: c.stage(Pretrained, method=m).request.key for m in METHODS}
+    kinds = {
+        "unet": DiffusionModel, "bank": InterpolatedBank, "data": Dataset,
+        "class unet": ClassDiffusion, "class bank": ClassBank,
+    }  # fmt: skip
+    return {name: c.stage(kind).request.key for name, kind in kinds.items()} | encoders
+
+
+def changed(a, b):
+    return {name for name in a if a[name] != b[name]}
+
+
+CLSP = {"CLSP-SimCLR", "CLSP-MoCoV2"}
+THIRD = {"third view", "CLSP-SimCLR", "class positives"}  # of those with SimCLR's settings
+BY_CLASS = {"class bank", "class positives"}
+
+
+def test_same_settings_have_the_same_keys_and_all_kinds_differ(home):
+    assert keys() == keys()
+    assert len(set(keys().values())) == len(keys())
+
+
+def test_profiles_share_no_key(home):
+    assert not set(keys("smoke").values()) & set(keys("laptop").values())
+
+
+# The default changed to something else, whatever it is: profiles may be tuned.
+SMOKE = Profile("smoke")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ({"simclr.third_view.weight": SMOKE.simclr.third_view.weight + 1}, THIRD),
+        ({"simclr.third_view.ramp": SMOKE.simclr.third_view.ramp / 2}, THIRD),
+        ({"moco.third_view.weight": SMOKE.moco.third_view.weight + 1}, {"CLSP-MoCoV2"}),
+        ({"moco.queue": SMOKE.moco.queue + 1}, {"MoCoV2", "CLSP-MoCoV2"}),
+        ({"all4one.key_momentum": 0.5}, {"All4One"}),
+        ({"all4one.queue": SMOKE.all4one.queue + 1}, {"All4One"}),
+        ({"nnclr.queue": SMOKE.nnclr.queue + 1}, {"NNCLR"}),
+        ({"simclr.lr": SMOKE.simclr.lr + 1}, {"SimCLR", "SupCon", *THIRD}),
+        ({"pretrain.lr": SMOKE.simclr.lr + 1}, set(METHODS) - {"supervised"}),
+        ({"pretrain.queue": 130}, {"NNCLR", "All4One", "MoCoV2", "CLSP-MoCoV2"}),
+        ({"classifier.lr": SMOKE.classifier.lr + 1}, {"supervised"}),
+        ({"candidates.k": SMOKE.candidates.k + 1}, {"bank", *CLSP}),
+        ({"class_candidates.k": SMOKE.class_candidates.k + 1}, BY_CLASS),
+        ({"class_candidates.guidance": SMOKE.class_candidates.guidance + 1}, BY_CLASS),
+        (
+            {"diffusion.steps": SMOKE.diffusion.steps + 1},
+            {"unet", "class unet", "bank", *BY_CLASS, *CLSP},
+        ),
+        (
+            {"data.limit": SMOKE.data.limit + 1},
+            {"unet", "class unet", "bank", "class bank", "data", *METHODS},
+        ),
+        ({"probe.epochs": SMOKE.probe.epochs + 1}, set()),
+        ({"pretrain.watch_every": 1}, set()),
+        ({"simclr.watch_every": 1}, set()),
+        ({"study.samples": SMOKE.study.samples + 1}, set()),
+    ],
+    ids=str,
+)
+def test_a_setting_changes_the_keys_of_what_it_shapes_and_no_other(home, override, expected):
+    assert changed(keys(), keys(overrides=override)) == expected
+
+
+def test_what_a_classifier_does_not_read_is_no_setting_of_it():
+    with pytest.raises(ConfigError, match="classifier.temperature"):
+        Profile("smoke", {"classifier.temperature": 0.5})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_methods_with_a_third_view_have_settings_of_it(method):
+    settings = SMOKE.stage(Pretrained, method=method).settings
+    has_three = len(METHODS[method].views) > 2
+    assert (getattr(settings, "third_view", None) is not None) == has_three
+    assert type(settings) is METHODS[method].settings
+
+
+def test_the_seed_and_the_precision_change_all_but_the_data(home):
+    everything = set(keys()) - {"data"}
+    assert changed(keys(), keys(seed=1)) == everything
+    assert changed(keys(), keys(overrides={"precision": "bf16"})) == everything
+
+
+def test_a_change_for_one_call_is_as_good_as_an_override(home):
+    weight = SMOKE.simclr.third_view.weight + 1
+    c = Companion("smoke", 0, FP32)
+    settings = change(c.cfg.simclr, third_view=change(c.cfg.simclr.third_view, weight=weight))
+    found = c.stage(Pretrained, method="CLSP-SimCLR", settings=settings).request.key
+    assert found == keys(overrides={"simclr.third_view.weight": weight})["CLSP-SimCLR"]
+    k = SMOKE.candidates.k + 1
+    bank = c.stage(InterpolatedBank, k=k)
+    found = c.stage(Pretrained, method="CLSP-MoCoV2", bank=bank).request.key
+    assert found == keys(overrides={"candidates.k": k})["CLSP-MoCoV2"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_bank_is_an_input_of_the_methods_that_show_its_candidates(method):
+    bank = SMOKE.stage(Pretrained, method=method).bank
+    kinds = {"synthetic": InterpolatedBank, "class": ClassBank}
+    expected = [kinds[view] for view in METHODS[method].views if view in kinds]
+    assert [type(bank)] == expected if expected else bank is None
+
+
+# Content ------------------------------------------------------------------------------------------
+
+
+def test_other_data_have_their_own_keys_by_content(home, tmp_path):
+    def key(name, value):
+        images = np.full((200, 16, 16, 3), value, np.uint8)
+        labels = np.arange(200) % 10
+        np.savez(tmp_path / name, train_x=images, train_y=labels, test_x=images, test_y=labels)
+        return keys(overrides={"data.name": "cifar10", "data.path": str(tmp_path / name)})
+
+    first, moved, changed_file = key("a.npz", 1), key("b.npz", 1), key("a.npz", 2)
+    assert first == moved
+    assert not set(first.values()) & set(changed_file.values())
+    assert not set(keys().values()) & set(first.values())
+
+
+def test_the_names_of_classes_count_and_where_they_lie_does_not(home, tmp_path):
+    def stage(folder, names):
+        for i, name in enumerate(names):
+            (tmp_path / folder / name).mkdir(parents=True)
+            for j in range(6):
+                image = Image.fromarray(np.full((8, 8, 3), 40 * i + j, np.uint8))
+                image.save(tmp_path / folder / name / f"{j}.png")
+        data = str(tmp_path / folder)
+        overrides = FP32 | {"data.name": "folder", "data.size": 8, "data.limit": 0}
+        return Companion("smoke", 0, overrides, data).stage(Dataset)
+
+    one, moved = stage("one", ["cat", "dog"]), stage("elsewhere/two", ["cat", "dog"])
+    assert one.request.key == moved.request.key
+    assert stage("three", ["cat", "fox"]).request.key != one.request.key
+    for found in (one, moved):
+        text = json.dumps(found.request)
+        assert '["cat", "dog"]' in text and tmp_path.name not in text and "/" not in text
+
+
+def weights(folder, seed):
+    torch.manual_seed(seed)
+    unet = build_unet(UNetShape(channels=(8, 16), groups=4), 16)
+    unet.save_pretrained(folder)
+    return unet
+
+
+def test_foreign_weights_count_by_their_content(home, tmp_path):
+    def found(folder):
+        source = {"diffusion.source": str(folder)}
+        assert keys(overrides=source)["class unet"] == keys()["class unet"]
+        return keys(overrides=source)
+
+    weights(tmp_path / "one", 0), weights(tmp_path / "moved", 0)
+    first = found(tmp_path / "one")
+    assert first == found(tmp_path / "moved")
+    assert changed(first, keys()) == {"unet", "bank", *CLSP}
+    weights(tmp_path / "one", 1)  # replaced under the same path
+    assert changed(first, found(tmp_path / "one")) == {"unet", "bank", *CLSP}
+
+
+def test_foreign_weights_become_the_diffusion_model_as_they_are(home, tmp_path):
+    unet = weights(tmp_path / "weights", 0)
+    c = Companion("smoke", 0, FP32 | {"diffusion.source": str(tmp_path / "weights")})
+    assert equal(c.unet, unet) and not c.unet.training
+    assert len(np.load(c.artifact(DiffusionModel) / "losses.npy")) == 0
+
+
+def test_the_key_holds_the_precision_that_was_asked_for_and_the_manifest_what_it_came_to(home):
+    c = Companion("smoke", 0, QUICK | {"precision": "auto"})
+    stage = c.stage(DiffusionModel)
+    manifest = c.artifact(DiffusionModel).manifest
+    assert stage.request.config["precision"] == manifest["config"]["precision"] == "auto"
+    assert manifest["precision"] == resolve_precision("auto") == c.precision
+    assert manifest["device"] == "cpu" or manifest["device"].startswith(("cuda", "mps"))
+
+
+# What is made -------------------------------------------------------------------------------------
+
+
+def test_banks_hold_the_candidates_of_their_anchors_batch_by_batch(home):
+    batch = {"candidates.batch": 100, "class_candidates.batch": 100}
+    c = Companion("smoke", 0, QUICK | batch | {"candidates.k": 2})
+    images, labels = c.data.train.images, c.data.train.labels
+    of_anchors, of_classes = c.get(InterpolatedBank), c.get(ClassBank)
+    how, by_class = c.cfg.candidates, c.cfg.class_candidates
+    conditional = c.get(ClassDiffusion)
+    assert isinstance(of_anchors, np.memmap) and of_anchors.shape == (256, 2, 16, 16, 3)
+    assert isinstance(of_classes, np.memmap) and of_classes.shape == (256, 1, 16, 16, 3)
+    for i in range(3):
+        rows, seed = slice(100 * i, 100 * (i + 1)), seed_for(0, "bank", i)
+        expected = interpolate(
+            c.unet, images[rows], how.mix_weight, 2, how.steps, how.eta, seed, "fp32"
+        )
+        assert np.array_equal(of_anchors[rows], expected)
+        expected = class_samples(
+            conditional, labels[rows], 1, by_class.steps, by_class.eta, by_class.guidance, seed,
+            "fp32",
+        )  # fmt: skip
+        assert np.array_equal(of_classes[rows], expected)
+
+
+def test_encoders_start_as_untrained_and_are_trained(home):
+    c = Companion("smoke", 0, QUICK)
+    untrained = c.stage(Pretrained, method="SimCLR").untrained()
+    trained = c.get(Pretrained, method="SimCLR")
+    assert not untrained.training and not trained.training
+    assert untrained.state_dict().keys() == trained.state_dict().keys()
+    assert not untrained.backbone.conv1.weight.equal(trained.backbone.conv1.weight)
+
+
+@pytest.mark.parametrize("p_flip", [0.0, 0.5])
+def test_linear_evaluation_mirrors_where_the_views_do(home, monkeypatch, p_flip):
+    seen = []
+    monkeypatch.setattr(evaluation, "score", lambda *args: seen.append(args[-1]) or {})
+    c = Companion("smoke", 0, QUICK | {"simclr.views.p_flip": p_flip})
+    c.get(Scores, method="SimCLR", seed=0)
+    assert seen == [p_flip > 0]
+
+
+# Labels -------------------------------------------------------------------------------------------
+
+
+def test_unlabelled_images_train_but_are_not_judged(home, monkeypatch):
+    c = Companion("smoke", 0, QUICK)
+    train, test = c.data.train, c.data.test
+    labels = np.where(np.arange(len(train)) % 2, -1, train.labels)
+    some = dataclasses.replace(train, labels=labels)
+    put_images(monkeypatch, some, test)
+    seen = {}
+
+    def pretrain(method, cfg, images, *rest):
+        seen[method] = len(images)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(contrastive, "pretrain", pretrain)
+    for method in ("SimCLR", "supervised", "SupCon"):
+        with pytest.raises(KeyboardInterrupt):
+            c.artifact(Pretrained, method=method)
+    labelled = len(some.labelled)
+    assert seen == {"SimCLR": len(some), "supervised": labelled, "SupCon": labelled}
+
+
+def unlabelled(c, monkeypatch):
+    parts = (c.data.train, c.data.test)
+    put_images(
+        monkeypatch,
+        *(dataclasses.replace(part, labels=np.full(len(part), -1)) for part in parts),
+    )
+    return c
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda c: c.data.labelled,
+        lambda c: c.study_images,
+        lambda c: c.judge,
+        lambda c: c.artifact(Pretrained, method="SupCon"),
+        lambda c: c.artifact(Pretrained, method="class positives"),
+        lambda c: c.artifact(ClassDiffusion),
+        lambda c: c.artifact(ClassBank),
+        lambda c: c.artifact(Scores, method="SimCLR"),
+    ],
+)
+def test_what_needs_labels_is_refused_before_anything_is_made(home, monkeypatch, ask):
+    c = unlabelled(Companion("smoke", 0, QUICK), monkeypatch)
+    with pytest.raises(DataError, match="None of these images has a label"):
+        ask(c)
+    assert not list(home.rglob("manifest.json"))
+
+
+def test_too_few_of_a_class_are_refused_before_anything_is_made(home, monkeypatch):
+    c = Companion("smoke", 0, QUICK)
+    train, test = c.data.train, c.data.test
+    labels = train.labels.copy()
+    labels[0] = 10  # a class of one image cannot be on both sides
+    put_images(monkeypatch, dataclasses.replace(train, labels=labels), test)
+    with pytest.raises(DataError, match="too few to hold out"):
+        print(c.data.labelled)
+    with pytest.raises(DataError, match="too few to hold out"):
+        c.get(Scores, method="SimCLR")
+    assert not list(home.rglob("manifest.json"))
+
+
+def test_images_without_labels_train_and_are_not_watched(home, monkeypatch):
+    c = unlabelled(Companion("smoke", 0, QUICK | {"simclr.watch_every": 1}), monkeypatch)
+    log = c.artifact(Pretrained, method="SimCLR") / "log.csv"
+    [header, row] = log.read_text().split()
+    assert header == "epoch,loss,lr,knn" and row.startswith("1,") and row.endswith(",")
+
+
+def test_labels_are_watched_in_the_log(home):
+    c = Companion("smoke", 0, QUICK | {"simclr.watch_every": 1})
+    log = c.artifact(Pretrained, method="SimCLR") / "log.csv"
+    *_, score = log.read_text().split()[1].split(",")
+    assert 0 <= float(score) <= 1
+
+
+def test_more_neighbours_than_anchors_are_refused():
+    with pytest.raises(ConfigError, match=r"neighbours=\(5, 300\) must be at most data.limit=256"):
+        Profile("smoke", {"probe.neighbours": (5, 300)})

@@ -1,0 +1,48 @@
+"""The learning rate of every loop, and its log."""
+
+import csv
+import math
+
+import pytest
+import torch
+
+from clsp_utils.runtime import set_lr, warmup_cosine, write_log
+
+
+@pytest.mark.parametrize("step, total, warmup, expected", [
+    (0, 100, 9, 0.1),  # not 0: the first step does something
+    (8, 100, 9, 0.9),
+    (10, 110, 10, 1.0),
+    (60, 110, 10, 0.5),
+    (35, 110, 10, 0.5 + math.sqrt(0.5) / 2),
+    (110, 110, 10, 0.0),
+    (0, 100, 0, 1.0),
+    (100, 100, 0, 0.0),
+])
+def test_warmup_cosine_at_known_points(step, total, warmup, expected):
+    assert warmup_cosine(step, total, warmup) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("total, warmup", [(50, 0), (50, 7.5), (50, 49), (3, 10)])
+def test_warmup_cosine_rises_then_falls(total, warmup):
+    factors = [warmup_cosine(step, total, warmup) for step in range(total)]
+    top = min(math.ceil(warmup), total - 1)
+    assert factors[: top + 1] == sorted(factors[: top + 1]) and factors[top:] == sorted(factors[top:], reverse=True)
+    assert all(0 < factor <= 1 for factor in factors)
+
+
+def test_set_lr_sets_every_group():
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": p} for p in parameters], lr=1.0)
+    set_lr(optimizer, 0.3)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.3]
+
+
+@pytest.mark.parametrize("scores, last", [((), []), ((0.25, -1), ["knn", "0.2500", ""])])
+def test_the_log_has_a_row_per_epoch(tmp_path, scores, last):
+    losses = torch.tensor([1.0, 2, 3, 5, 7])
+    write_log(tmp_path / "log.csv", 4, 3, losses, lambda step: step / 10, scores)
+    with open(tmp_path / "log.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    expected = [["epoch", "loss", "lr"], ["1", "2.00000", "0.2"], ["2", "6.00000", "0.4"]]
+    assert rows == [row + last[i : i + 1] for i, row in enumerate(expected)]

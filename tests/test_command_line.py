@@ -1,0 +1,85 @@
+"""The command line: what it refuses, with which words, and what it passes on."""
+
+import pytest
+
+from clsp_utils import __main__ as cli
+from clsp_utils.book import run_notebooks as runner
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """If bad input is not refused, the project's notebooks must not start to run."""
+    monkeypatch.setattr(runner, "run_notebook", lambda *_: pytest.fail("a notebook was run"))
+
+
+def assert_refused(capsys, arguments, shown):
+    assert cli.main(["run", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.endswith(".\n") and error.count("\n") == 1
+    assert shown in error
+
+
+@pytest.mark.parametrize("arguments, shown", [
+    (["99"], "99"),
+    (["--profile", "huge"], "huge"),
+    (["-p", "seed"], "seed"),
+    (["-p", "nosuch=1"], "nosuch=1"),
+    (["-p", "candidates.mix_weight=2"], "mix_weight=2"),
+    (["-p", "seed=half"], "seed=half"),
+])
+def test_command_line_refuses_bad_input_in_one_sentence(home, no_kernel, capsys, arguments, shown):
+    assert_refused(capsys, arguments, shown)
+
+
+@pytest.mark.parametrize("settings, shown", [
+    (["data.name=folder", "data=/no/such/folder"], "/no/such/folder"),
+    (["diffusion.source=/no/such/weights.pt"], "/no/such/weights.pt"),
+])
+def test_stage_refuses_what_it_cannot_read_in_one_sentence(home, capsys, settings, shown):
+    parameters = [word for setting in settings for word in ("-p", setting)]
+    assert cli.main(["stage", "diffusion", "--profile", "smoke", *parameters]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and shown in error
+
+
+def test_stage_that_diverges_says_what_to_lower(home, capsys):
+    assert cli.main(["stage", "diffusion", "--profile", "smoke", "-p", "diffusion.lr=1e9", "-p", "precision=fp32"]) == 1
+    error = capsys.readouterr().err.split("\r")[-1]  # what stands after the progress bar
+    assert error.startswith("error: ") and error.count("\n") == 1 and "lower diffusion.lr" in error
+
+
+def test_command_line_refuses_a_folder_that_cannot_be_written(home, no_kernel, monkeypatch, capsys):
+    (home / "file").touch()
+    monkeypatch.setenv("CLSP_HOME", str(home / "file"))
+    assert_refused(capsys, [], str(home / "file"))
+
+
+@pytest.mark.parametrize("failures, status", [(0, 0), (1, 1), (3, 1)])
+def test_command_line_tells_failures_by_its_status(home, monkeypatch, failures, status):
+    monkeypatch.setattr(runner, "run", lambda *_: failures)
+    assert cli.main(["run"]) == status
+
+
+def test_command_line_passes_everything_on(home, monkeypatch):
+    seen = []
+    monkeypatch.setattr(runner, "run", lambda *arguments: seen.extend(arguments) or 0)
+    cli.main(["run", "03", "01", "--profile", "smoke", "-p", "seed=3", "-p", "candidates.k=4", "--timeout", "9"])
+    notebooks, build, *rest = seen
+    assert [path.name[:2] for path in notebooks] == ["01", "03"] and build == home / "build"
+    assert rest == ["smoke", {"seed": 3, "candidates.k": 4}, 9]
+
+
+@pytest.mark.parametrize("profile, seconds", [("smoke", 3600), ("laptop", 3600), ("gpu", None), ("paper", None)])
+def test_a_cell_may_take_an_hour_and_on_gpus_any_time(home, monkeypatch, profile, seconds):
+    seen = []
+    monkeypatch.setattr(runner, "run", lambda *arguments: seen.append(arguments[-1]) or 0)
+    assert cli.main(["run", "--profile", profile]) == 0 and seen == [seconds]
+
+
+def test_interrupt_is_no_traceback(home, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", interrupt)
+    assert cli.main(["run"]) == 130
+    assert "kept" in capsys.readouterr().err
