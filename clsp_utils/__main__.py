@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 
 from clsp_utils.book import run_notebooks
-from clsp_utils.config import PROFILES, ConfigError, Positive, home, validate
+from clsp_utils.config import PROFILES, ConfigError, Positive, alike, home, validate
 from clsp_utils.pipeline import Profile, Stage
 from clsp_utils.store import Store, StoreError
 
@@ -88,9 +88,9 @@ def _stage(options: argparse.Namespace) -> int:
     parameters = run_notebooks.parse_parameters(options.parameters)
     overrides, data, others = run_notebooks.split_settings(parameters)
     for name, value in others.items():
+        such = " or ".join(alike(Profile(options.profile).tree, name)) or "candidates.k"
         raise ConfigError(
-            f"-p {name}={value}: a stage takes data, overrides, or a setting such as "
-            f"candidates.k=4."
+            f"-p {name}={value}: a stage takes data, overrides, or a setting such as {such}."
         )
     kind, given = Stage.kinds[options.name], {}
     if options.method is not None:

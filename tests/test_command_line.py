@@ -19,22 +19,28 @@ def assert_refused(capsys, arguments, shown):
     assert shown in error
 
 
-@pytest.mark.parametrize("arguments, shown", [
-    (["99"], "99"),
-    (["--profile", "huge"], "huge"),
-    (["-p", "seed"], "seed"),
-    (["-p", "nosuch=1"], "nosuch=1"),
-    (["-p", "candidates.mix_weight=2"], "mix_weight=2"),
-    (["-p", "seed=half"], "seed=half"),
-])
+@pytest.mark.parametrize(
+    "arguments, shown",
+    [
+        (["99"], "99"),
+        (["--profile", "huge"], "huge"),
+        (["-p", "seed"], "seed"),
+        (["-p", "nosuch=1"], "nosuch=1"),
+        (["-p", "candidates.mix_weight=2"], "mix_weight=2"),
+        (["-p", "seed=half"], "seed=half"),
+    ],
+)
 def test_command_line_refuses_bad_input_in_one_sentence(home, no_kernel, capsys, arguments, shown):
     assert_refused(capsys, arguments, shown)
 
 
-@pytest.mark.parametrize("settings, shown", [
-    (["data.name=folder", "data=/no/such/folder"], "/no/such/folder"),
-    (["diffusion.source=/no/such/weights.pt"], "/no/such/weights.pt"),
-])
+@pytest.mark.parametrize(
+    "settings, shown",
+    [
+        (["data.name=folder", "data=/no/such/folder"], "/no/such/folder"),
+        (["diffusion.source=/no/such/weights.pt"], "/no/such/weights.pt"),
+    ],
+)
 def test_stage_refuses_what_it_cannot_read_in_one_sentence(home, capsys, settings, shown):
     parameters = [word for setting in settings for word in ("-p", setting)]
     assert cli.main(["stage", "diffusion", "--profile", "smoke", *parameters]) == 2
@@ -43,7 +49,21 @@ def test_stage_refuses_what_it_cannot_read_in_one_sentence(home, capsys, setting
 
 
 def test_stage_that_diverges_says_what_to_lower(home, capsys):
-    assert cli.main(["stage", "diffusion", "--profile", "smoke", "-p", "diffusion.lr=1e9", "-p", "precision=fp32"]) == 1
+    assert (
+        cli.main(
+            [
+                "stage",
+                "diffusion",
+                "--profile",
+                "smoke",
+                "-p",
+                "diffusion.lr=1e9",
+                "-p",
+                "precision=fp32",
+            ]
+        )
+        == 1
+    )
     error = capsys.readouterr().err.split("\r")[-1]  # what stands after the progress bar
     assert error.startswith("error: ") and error.count("\n") == 1 and "lower diffusion.lr" in error
 
@@ -63,13 +83,29 @@ def test_command_line_tells_failures_by_its_status(home, monkeypatch, failures, 
 def test_command_line_passes_everything_on(home, monkeypatch):
     seen = []
     monkeypatch.setattr(runner, "run", lambda *arguments: seen.extend(arguments) or 0)
-    cli.main(["run", "03", "01", "--profile", "smoke", "-p", "seed=3", "-p", "candidates.k=4", "--timeout", "9"])
+    cli.main(
+        [
+            "run",
+            "03",
+            "01",
+            "--profile",
+            "smoke",
+            "-p",
+            "seed=3",
+            "-p",
+            "candidates.k=4",
+            "--timeout",
+            "9",
+        ]
+    )
     notebooks, build, *rest = seen
     assert [path.name[:2] for path in notebooks] == ["01", "03"] and build == home / "build"
     assert rest == ["smoke", {"seed": 3, "candidates.k": 4}, 9]
 
 
-@pytest.mark.parametrize("profile, seconds", [("smoke", 3600), ("laptop", 3600), ("gpu", None), ("paper", None)])
+@pytest.mark.parametrize(
+    "profile, seconds", [("smoke", 3600), ("laptop", 3600), ("gpu", None), ("paper", None)]
+)
 def test_a_cell_may_take_an_hour_and_on_gpus_any_time(home, monkeypatch, profile, seconds):
     seen = []
     monkeypatch.setattr(runner, "run", lambda *arguments: seen.append(arguments[-1]) or 0)

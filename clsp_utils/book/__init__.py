@@ -9,6 +9,7 @@ from clsp_utils.book.figures import (
     HALF,
     dots,
     image_grid,
+    legible,
     save_figure,
     save_table,
     set_style,

@@ -96,6 +96,22 @@ def dots(ax: Axes, table: pd.DataFrame, value: str, half_width: str) -> None:
     ax.set_ylim(len(table) - 0.5, -0.5)
 
 
+def legible(names: Sequence[str], longest: int = 20) -> dict[str, str]:
+    """Each name as a legend shows it: on one line, short, letter by letter, none left out.
+
+    What stands between two "$" would be drawn as mathematics, and a name that begins with "_" would
+    be left out. Names that are the same once they are short get a number.
+    """
+    drawn: dict[str, str] = {}
+    for name in names:
+        line = name if name.isprintable() else ascii(name)[1:-1]
+        label = line if len(line) <= longest else f"{line[: longest - 1]}…"
+        label = f" {label}" if label.startswith("_") else label
+        alike = sum(other == label or other.startswith(f"{label} (") for other in drawn.values())
+        drawn[name] = f"{label} ({alike + 1})" if alike else label
+    return {name: label.replace("$", r"\$") for name, label in drawn.items()}
+
+
 def save_figure(
     fig: Figure, folder: Path, name: str, table: pd.DataFrame, caption: str, note: str = ""
 ) -> None:

@@ -26,7 +26,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from clsp_utils.config import PROJECT, ConfigError, check
+from clsp_utils.config import PROJECT, ConfigError, alike
 from clsp_utils.pipeline.profile import Profile, as_mapping
 from clsp_utils.store import locked, replace_file
 
@@ -58,16 +58,16 @@ def find_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
-    """`name=value` pairs; values are read as Python literals, else as text."""
+    """`name=value` pairs; values are read as Python literals, else as text, as paths always are."""
     parameters = {}
     for pair in pairs:
         name, sign, text = pair.partition("=")
         if not sign or not name:
             raise ConfigError(f"-p {pair!r}: write name=value.")
-        try:
-            parameters[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            parameters[name] = text
+        parameters[name] = text
+        if name not in PATHS:
+            with suppress(ValueError, SyntaxError):
+                parameters[name] = ast.literal_eval(text)
     return parameters
 
 
@@ -81,7 +81,7 @@ def split_settings(
     parameters = dict(parameters)
     for name in PATHS & parameters.keys():
         given = str(parameters[name])
-        place = Path(given).expanduser().absolute()
+        place = Path(os.path.expanduser(given)).absolute()
         if given and place.exists():  # else it may be the name of weights on the Hub
             parameters[name] = str(place)
     overrides, data = as_mapping(parameters.pop("overrides", {})), str(parameters.pop("data", ""))
@@ -101,7 +101,7 @@ def assign(
     every notebook; a plain name goes to the notebooks that have it.
     """
     overrides, data, plain = split_settings(parameters)
-    Profile(profile, overrides, data)
+    settings = Profile(profile, overrides, data).tree
     # As in JSON, which papermill can write into any notebook.
     overrides = json.loads(json.dumps(overrides, default=list))
     if data:
@@ -110,15 +110,18 @@ def assign(
     everything = sorted(set().union(*known) - {"profile"})
     for name, value in plain.items():
         if name not in everything:
+            near = " or ".join(alike(settings, name))
+            meant = f"the setting {near}, or " if near else ""
             raise ConfigError(
-                f"-p {name}={value}: no such parameter; use one of {', '.join(everything)}."
+                f"-p {name}={value}: no such parameter; use {meant}one of {', '.join(everything)}."
             )
     assigned = []
     for have in known:
         own = {}
         for name in plain.keys() & have.keys():
             own[name] = _typed(plain[name], have[name]["default"], name)
-        check(**own)
+        if "seed" in own:
+            Profile(profile, overrides, data, own["seed"])
         assigned.append({"profile": profile, "overrides": overrides} | own)
     return assigned
 

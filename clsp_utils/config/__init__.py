@@ -20,11 +20,10 @@ from clsp_utils.config.methods import (
     View,
 )
 from clsp_utils.config.overrides import (
-    PARAMETERS,
     ConfigError,
+    alike,
     as_dict,
     change,
-    check,
     dotted,
     merge,
     nested,
@@ -38,6 +37,7 @@ from clsp_utils.config.ranges import (
     Positive,
     Precision,
     Seed,
+    Several,
     Share,
     Shares,
     Step,

@@ -14,8 +14,10 @@ from clsp_utils.config.ranges import (
     CountOrNone,
     NotNegative,
     Positive,
+    Several,
     Share,
     Shares,
+    Step,
     Steps,
     frozen,
     local,
@@ -33,7 +35,7 @@ class Training:
     backbone: Backbone = Backbone()
     views: Views = Views()
     epochs: Count = 15
-    batch: Annotated[int, Field(ge=2, strict=True)] = 128
+    batch: Several = 128
     lr: Positive = 0.2
     momentum: Share = 0.9  # of SGD
     weight_decay: NotNegative = 1e-4
@@ -141,11 +143,17 @@ class Study:
     samples: Count = 256  # images sampled for each point of a curve
     steps: Steps = 20  # of the sampler, for those images
     mix_weights: Shares = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
-    tsne: Count = 2000  # images in the t-SNE
+    tsne: Annotated[int, Field(ge=8, strict=True)] = 2000  # images in the t-SNE
+    n_shown: Count = 12  # images in a row of a figure
+    k_shown: Count = 6  # candidates per anchor in the figure of candidates
+    t_shown: Step = 50  # time step of the t-SNE, as in the paper
+    n_neighbours: Count = 10  # of the kNN that reads the UNet's features
+    n_pairs: Annotated[int, Field(ge=32, strict=True)] = 500  # anchors whose views are compared
+    mask_steps: Steps = 20  # of DDIM, for the samples with layers masked or swapped
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = (
         "SimCLR", "third view", "CLSP-SimCLR", "MoCoV2", "CLSP-MoCoV2",
     )  # fmt: skip
-    seeds: Annotated[int, Field(ge=2, strict=True)] = 3  # of every method in the comparison
+    seeds: Several = 3  # of every method in the comparison
     sweep_weights: Shares = (0.1, 0.2, 0.4, 0.7, 1.0)  # w against accuracy
     sweep_seeds: Count = 1
     sweep_k: Count = 1  # candidates per anchor in those banks
@@ -157,5 +165,15 @@ class Study:
             raise ValueError(
                 f"methods={self.methods} must hold 'SimCLR' and 'CLSP-SimCLR', which the notebooks "
                 f"compare, and each name once"
+            )
+        alone = [name for name in self.methods if METHODS[name].section not in CONTRASTIVE]
+        if alone:
+            raise ValueError(
+                f"methods={self.methods} must be contrastive methods, which {alone[0]!r} is not"
+            )
+        if self.sweep_seeds > self.seeds:
+            raise ValueError(
+                f"sweep_seeds={self.sweep_seeds} must be at most seeds={self.seeds}, with which "
+                f"they are drawn in one figure"
             )
         return self

@@ -6,14 +6,6 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from clsp_utils.config.ranges import Count, Seed, Share, Step, Steps
-
-# What notebooks have besides profile, overrides and the settings of the profile.
-PARAMETERS = {
-    "seed": Seed, "mix_weight": Share, "k": Count, "n_shown": Count, "n_pairs": Count,
-    "n_steps": Steps, "n_neighbours": Count, "t_shown": Step,
-}  # fmt: skip
-
 T = TypeVar("T")
 
 
@@ -32,12 +24,6 @@ def validate(kind: Any, value: Any, where: str = "") -> Any:
         shown = f"={first['input']!r}" if not isinstance(first["input"], dict) else ""
         where = f"{path}{shown}: " if path or shown else ""
         raise ConfigError(f"{where}{message[0].lower()}{message[1:]}.") from None
-
-
-def check(**parameters: Any) -> None:
-    """Refuses parameters of a notebook that are out of range; names that are not ours pass."""
-    for name in parameters.keys() & PARAMETERS.keys():
-        validate(PARAMETERS[name], parameters[name], name)
 
 
 def change(settings: T, /, **fields: Any) -> T:
@@ -75,14 +61,29 @@ def nested(tree: dict, overrides: Mapping[str, Any]) -> dict:
         if not isinstance(node, dict) or leaf not in node or isinstance(node[leaf], dict):
             allowed = sorted(node) if isinstance(node, dict) else sorted(tree)
             inside = f" of {'.'.join(branches)}" if isinstance(node, dict) and branches else ""
+            near = [] if isinstance(node, dict) and branches else alike(tree, leaf)
+            meant = f" (is it {' or '.join(near)}?)" if near else ""
             raise ConfigError(
-                f"overrides: '{path}={value}' sets no field; write field=value, the fields{inside} "
-                f"being {', '.join(allowed)}."
+                f"overrides: '{path}={value}' sets no field{meant}; write field=value, the "
+                f"fields{inside} being {', '.join(allowed)}."
             )
         for branch in reversed([*branches, leaf]):
             value = {branch: value}
         changes = merge(changes, value)
     return changes
+
+
+def alike(tree: Mapping[str, Any], word: str) -> list[str]:
+    """Dotted names of the settings that somebody may mean by a plain word.
+
+    Those whose last part has all of its words; "n" (number of) may be missing. So "mix_weight" is
+    `candidates.mix_weight`, and "n_steps" also `study.mask_steps`.
+    """
+    parts = {name: set(name.rpartition(".")[2].split("_")) for name in sorted(dotted(tree))}
+    words = set(word.split("_"))
+    return [name for name, own in parts.items() if words <= own] or [
+        name for name, own in parts.items() if "n" in words and words - {"n"} <= own
+    ]
 
 
 def dotted(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,11 @@ def _no_bool(value: Any) -> Any:
 
 # Strict, since True is no number.
 Count = Annotated[int, Field(ge=1, strict=True)]
+Several = Annotated[int, Field(ge=2, strict=True)]
 CountOrNone = Annotated[int, Field(ge=0, strict=True)]
-NotNegative = Annotated[float, Field(ge=0, strict=True)]
-Positive = Annotated[float, Field(gt=0, strict=True)]
+# 1e30, since products of larger numbers do not fit into fp32.
+NotNegative = Annotated[float, Field(ge=0, le=1e30, strict=True)]
+Positive = Annotated[float, Field(gt=0, le=1e30, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Step = Annotated[int, Field(ge=0, le=999, strict=True)]
 Shares = Annotated[tuple[Share, ...], Field(min_length=1)]

@@ -9,6 +9,7 @@ from clsp_utils.config.ranges import (
     CountOrNone,
     NotNegative,
     Positive,
+    Several,
     Share,
     Steps,
     Stride,
@@ -68,7 +69,7 @@ class UNetShape:
     """Shape of diffusers' `UNet2DModel`."""
 
     # One entry per resolution, each half the one before.
-    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 64)
+    channels: Annotated[tuple[Several, ...], Field(min_length=1)] = (64, 64)
     layers: Count = 1  # residual blocks per resolution in the encoder half
     attention: tuple[
         Count, ...
@@ -192,7 +193,8 @@ class Backbone:
     stem_stride: Stride = 2
     max_pool: bool = False
     hidden: Count = 256  # of the projector
-    projection: Count = 64
+    # One number of unit norm could only be 1 or -1, which no gradient changes.
+    projection: Several = 64
 
 
 # evaluation ---------------------------------------------------------------------------------------

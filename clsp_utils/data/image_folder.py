@@ -36,6 +36,7 @@ NOT_READ = {
     "HEIC": rb".{4}ftyp(hei|hev)", "HEIF": rb".{4}ftyp(mif|msf)", "AVIF": rb".{4}ftypavi",
     "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL", "JPEG 2000": rb"\0\0\0\x0cjP",
 }  # fmt: skip
+DARK = 4096  # the brightest of 16 bits in which a camera or scanner of 12 bits would look black
 # What EXIF says of how a camera was held, and how the image is turned back.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
@@ -91,8 +92,8 @@ def read_folder(
     without any, its images have no label. A test split without labels is left out if the training
     split has some, since nothing could be scored on it. If there is nothing but one folder of
     folders, as in an unpacked archive, that is taken in the place of `root`. Names that start with
-    a dot, and what systems leave behind (`OF_SYSTEMS`), are ignored. Images come in an order that is
-    drawn once and for all.
+    a dot, and what systems leave behind (`OF_SYSTEMS`), are ignored. Images come in an order that
+    is drawn once and for all.
 
     Args:
         size: pixels a side of what is returned, see `read_image`.
@@ -110,7 +111,10 @@ def read_folder(
     root = _unwrapped(given, *SPLITS["train"])
     notes = [f"this is all that lies in {printable(given)}"] if root != given else []
     folders = _find_splits(root, held_out, wanted, notes)
-    classes = wanted or tuple(_sub_folders(folders[0]))
+    within = _sub_folders(folders[0])
+    classes = wanted or tuple(within)
+    if nested := [name for name, path in within.items() if len(_sub_folders(path)) > 1]:
+        notes.append(f"folders inside {first_three(nested)} are no classes of their own")
     skipped = Skipped(root)
     splits = []
     for folder in folders:
@@ -129,7 +133,7 @@ def read_folder(
 
 
 def _unwrapped(folder: Path, *kept: str) -> Path:
-    """The folder of folders that is all there is in `folder`, or `folder`; none of a `kept` name."""
+    """The folder of folders that is all there is in `folder`, or itself; none called `kept`."""
     while len(found := _sub_folders(folder)) == 1 and not _has_images(folder):
         [(name, inner)] = found.items()
         if name.casefold() in kept or not _sub_folders(inner) or _has_images(inner):
@@ -172,7 +176,8 @@ def _find_splits(
         unlabelled = not own or (len(own) == 1 and not own.keys() & classes.keys())
         if wanted or not (classes and unlabelled):
             return [train, folder]
-        notes.append(f"{printable(folder.name)} not used, since it has no folders of classes")
+        [name] = of_kind[kind]
+        notes.append(f"{printable(name)} not used, since it has no folders of classes")
     return [train]
 
 
@@ -222,9 +227,7 @@ def _list_files(
         if not _of_system(entry.name) and (entry.is_symlink() or not entry.is_dir()):
             skipped.add("beside the class folders", entry)
     return [
-        (file, classes.index(name))
-        for name, path in found.items()
-        for file in _walk(path, skipped)
+        (file, classes.index(name)) for name, path in found.items() for file in _walk(path, skipped)
     ]
 
 
@@ -285,6 +288,8 @@ def read_image(path: Path, size: int) -> np.ndarray | str:
             # A JPEG is decoded at a fraction of its size: no need for all pixels of a photograph.
             image.draft("RGB", (2 * size, 2 * size))
             image.load()
+            if image.mode.startswith("I") and np.asarray(image).max() < DARK:
+                return "using few of their 16 bits (stretch them)"
             return centre_crop(_to_rgb(_turned(image)), size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return "too large"
@@ -305,7 +310,7 @@ def _why_unreadable(path: Path) -> str:
 
 
 def _turned(image: Image.Image) -> Image.Image:
-    """The image as the camera was held, if its EXIF can be read: a broken one is no broken image."""
+    """The image as the camera was held; as it lies, if its EXIF is broken."""
     try:
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # PIL's reader of EXIF lets errors of many kinds through

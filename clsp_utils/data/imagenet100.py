@@ -10,7 +10,7 @@ from clsp_utils.data.image_folder import located, read_folder
 from clsp_utils.data.images import Images, first_three, unusable
 
 WNID = r"n\d{8}"
-PUNCTUATION = "\"'`“”‘’[](){},;: \t\ufeff"
+PUNCTUATION = "\"'`“”‘’[](){},;: \t"
 SEPARATORS = rf"[{re.escape(PUNCTUATION)}]+"
 
 
@@ -30,7 +30,8 @@ def _wnids(path: Path) -> tuple[str, ...]:
     content = path.read_bytes()
     encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
     lines = content.decode(encoding, errors="replace").splitlines()
-    listed = [words for line in lines if (words := re.split(SEPARATORS, line.strip(PUNCTUATION)))[0]]
+    split = (re.split(SEPARATORS, line.strip(PUNCTUATION)) for line in lines)
+    listed = [words for words in split if words[0]]
     wrong = sorted({words[0] for words in listed if not re.fullmatch(WNID, words[0])})
     if wrong:
         expected = "each line must start with a wnid such as n02869837"

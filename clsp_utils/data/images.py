@@ -118,11 +118,13 @@ def grouped_by_pixels(
 ) -> tuple[Images, Images | None]:
     """Two splits in which images of the same pixels are one group (None: there is no test split).
 
-    How many test images are in the training split too is printed; they stay where they are.
+    A mirrored image is the same. How many test images are in the training split too is printed;
+    they stay where they are.
     """
     first_seen: dict[bytes, int] = {}
     images = chain(train[0], test[0] if test else ())
-    digests = (hashlib.blake2b(image.tobytes()).digest() for image in images)
+    either = (min(image.tobytes(), image[:, ::-1].tobytes()) for image in images)
+    digests = (hashlib.blake2b(pixels).digest() for pixels in either)
     groups = np.array([first_seen.setdefault(x, i) for i, x in enumerate(digests)], np.int64)
     n = len(train[1])
     first = Images(*train, groups[:n], class_names)
@@ -130,7 +132,7 @@ def grouped_by_pixels(
         return first, None
     second = Images(*test, groups[n:], class_names)
     if shared := np.isin(second.groups, first.groups).sum():
-        print(f"{shared} of {len(second)} test images are in the training split too, pixel by pixel.")
+        print(f"{shared} of {len(second)} test images are in the training split too.")
     return first, second
 
 

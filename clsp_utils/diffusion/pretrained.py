@@ -116,10 +116,10 @@ def unet_misfit(source: str, size: int) -> str:
         levels = len(authors_settings(tensors, source)["block_out_channels"])
     if trained_on and trained_on not in (size, [size, size]):
         return (
-            f"data.size={size}: the UNet of {source!r} was trained on images of {trained_on} pixels "
-            f"a side; use that size."
+            f"data.size={size}: the UNet of {source!r} was trained on images of {trained_on} "
+            f"pixels a side; use that size."
         )
-    misfit = UNetShape(channels=(1,) * levels, groups=1).misfit(size)
+    misfit = UNetShape(channels=(8,) * levels).misfit(size)
     return f"{source!r}: {misfit}." if misfit else ""
 
 
@@ -179,9 +179,7 @@ def _config(folder: Path) -> dict[str, Any]:
     found += [str(block) for block in blocks if str(block).startswith("Skip")]
     if found:
         raise WeightsError(f"{str(folder)!r}: {', '.join(found)} is not covered.")
-    places = [
-        up / part / SCHEDULE for up in (folder, folder.parent) for part in ("", "scheduler")
-    ]
+    places = [up / part / SCHEDULE for up in (folder, folder.parent) for part in ("", "scheduler")]
     if path := next(filter(Path.is_file, places), None):
         _refuse_another_schedule(path)
     return config

@@ -92,9 +92,9 @@ def held_out_rows(data: Images) -> tuple[Tensor, Tensor]:
     """
     if data.n_classes_present < 2:
         raise DataError(
-            f"Scores need labels of at least two classes, with 10 images of each or more, and these "
-            f"{len(data)} images are of {data.n_classes_present}: put them in a folder per class, "
-            f"or only train on them, which needs no labels."
+            f"Scores need labels of at least two classes, with 10 images of each or more, and "
+            f"these {len(data)} images are of {data.n_classes_present}: put them in a folder per "
+            f"class, or only train on them, which needs no labels."
         )
     kept, held = split_rows(data, 0.2)
     return torch.from_numpy(kept), torch.from_numpy(held)

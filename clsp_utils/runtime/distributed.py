@@ -6,6 +6,7 @@ processes compute the same loss, and one process would compute it too.
 """
 
 import os
+import sys
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor, distributed, nn
 
 # What a launcher tells each of its processes; without all of it there is nobody to wait for.
 LAUNCHED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+# What MPI tells, which accelerate would take for the same.
+OF_MPI = ("PMI_SIZE", "PMI_RANK", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 @cache
@@ -23,12 +26,26 @@ def state() -> PartialState:
     """What accelerate knows of this process: its device, its number, how many there are.
 
     A GPU of a Mac is taken only if CLSP_DEVICE is "mps": nothing here is tested on one. What a
-    scheduler has left in the environment of a single process is ignored.
+    scheduler has left in the environment of a process that was not launched is ignored.
     """
-    if not all(name in os.environ for name in LAUNCHED):
-        for name in LAUNCHED:
+    if not _is_launched():
+        for name in (*LAUNCHED, *OF_MPI):
             os.environ.pop(name, None)
+    if not os.environ.get("OMP_NUM_THREADS", "1").isdecimal():  # accelerate would stumble over it
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     return PartialState(cpu=not torch.cuda.is_available() and not _wants_mps())
+
+
+def _is_launched() -> bool:
+    """Whether a launcher started this process as one of several; a notebook's kernel never is."""
+    numbers = [os.environ.get(name, "") for name in LAUNCHED[:3]]
+    complete = all(os.environ.get(name) for name in LAUNCHED)
+    return (
+        "ipykernel" not in sys.modules
+        and complete
+        and all(number.isdecimal() for number in numbers)
+        and int(numbers[0]) > 1
+    )
 
 
 def _wants_mps() -> bool:

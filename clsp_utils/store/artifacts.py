@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -100,7 +101,7 @@ class Store:
         """
         path = self._path(request)
         try:
-            return self._read(request)
+            found = self._read(request)
         except _Damaged as damage:
             try:
                 with _lock_of(path).acquire(timeout=0):
@@ -111,6 +112,11 @@ class Store:
                 raise StoreError(
                     f"{request} is damaged ({damage}) and cannot be set aside: {reason(error)}."
                 ) from error
+        work = _beside(path, "work")
+        if found and work.exists():  # its owner was killed as it was about to remove it
+            with suppress(Timeout, OSError), _lock_of(path).acquire(timeout=0):
+                shutil.rmtree(work, ignore_errors=True)
+        return found
 
     def get(
         self,
@@ -130,7 +136,7 @@ class Store:
             StoreError: a file cannot be read or written, for example because the disk is full.
         """
         path = self._path(request)
-        out, work = (path.with_name(f".{request.key}.{kind}") for kind in ("new", "work"))
+        out, work = _beside(path, "new"), _beside(path, "work")
         wait = f"{request}: another process is making it; waiting."
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,8 +221,13 @@ class Store:
             self.log(f"{request} was made with {', '.join(others)}.")
 
 
+def _beside(path: Path, kind: str) -> Path:
+    """A hidden neighbour of an artifact: its "lock", or its files while it is made."""
+    return path.with_name(f".{path.name}.{kind}")
+
+
 def _lock_of(path: Path) -> FileLock:
-    return FileLock(path.with_name(f".{path.name}.lock"))
+    return FileLock(_beside(path, "lock"))
 
 
 class _Damaged(Exception):

@@ -17,7 +17,10 @@ PARAMETERS = 'profile: str = "laptop"  # smoke or laptop\noverrides: dict = {}\n
 
 def write(path, *sources, parameters=PARAMETERS):
     """A notebook: a title (cell 1), the parameters (cell 2), then `sources` (cells 3, 4, ...)."""
-    cells = [new_markdown_cell("# Title"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    cells = [
+        new_markdown_cell("# Title"),
+        new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+    ]
     cells += [new_code_cell(source) for source in sources]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
@@ -28,16 +31,37 @@ def write(path, *sources, parameters=PARAMETERS):
 def notebooks(tmp_path):
     """Two notebooks that are only looked at, and never run."""
     first = write(tmp_path / "01_first.ipynb")
-    return [first, write(tmp_path / "02_second.ipynb", parameters=PARAMETERS + "noise: float = 0.5\nfull: bool = False\n")]
+    return [
+        first,
+        write(
+            tmp_path / "02_second.ipynb",
+            parameters=PARAMETERS + "noise: float = 0.5\nfull: bool = False\n",
+        ),
+    ]
 
 
 # Names and parameters --------------------------------------------------------------------------
 
 
 def test_parameters_are_read_as_literals_else_as_text():
-    pairs = ["seed=3", "w=0.5", "full=True", "layers=(1, 2)", "name=smoke", "empty=", "text=a=b", "seed=4"]
+    pairs = [
+        "seed=3",
+        "w=0.5",
+        "full=True",
+        "layers=(1, 2)",
+        "name=smoke",
+        "empty=",
+        "text=a=b",
+        "seed=4",
+    ]
     assert runner.parse_parameters(pairs) == {
-        "seed": 4, "w": 0.5, "full": True, "layers": (1, 2), "name": "smoke", "empty": "", "text": "a=b"
+        "seed": 4,
+        "w": 0.5,
+        "full": True,
+        "layers": (1, 2),
+        "name": "smoke",
+        "empty": "",
+        "text": "a=b",
     }
 
 
@@ -54,17 +78,22 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("wanted, expected", [
-    ([], ["01_a", "03_b", "03_c", "10_d"]),
-    (["10", "01"], ["01_a", "10_d"]),
-    (["03_c", "03_c.ipynb"], ["03_c"]),
-    (["somewhere/03_b.ipynb"], ["03_b"]),
-])
+@pytest.mark.parametrize(
+    "wanted, expected",
+    [
+        ([], ["01_a", "03_b", "03_c", "10_d"]),
+        (["10", "01"], ["01_a", "10_d"]),
+        (["03_c", "03_c.ipynb"], ["03_c"]),
+        (["somewhere/03_b.ipynb"], ["03_b"]),
+    ],
+)
 def test_notebooks_are_found_in_order(folder, wanted, expected):
     assert [path.stem for path in runner.find_notebooks(folder, wanted)] == expected
 
 
-@pytest.mark.parametrize("word", ["99", "03", "a", ""])  # unknown, two of them, no beginning, nothing
+@pytest.mark.parametrize(
+    "word", ["99", "03", "a", ""]
+)  # unknown, two of them, no beginning, nothing
 def test_notebook_that_is_not_one_is_refused_with_all_names(folder, word):
     with pytest.raises(ConfigError, match=f"'{word}'.*01_a, 03_b, 03_c, 10_d"):
         runner.find_notebooks(folder, ["01", word])
@@ -77,13 +106,19 @@ def test_folder_without_notebooks_is_refused(tmp_path):
 
 def test_parameters_go_to_the_notebooks_that_have_them(notebooks):
     parameters = {"seed": 3, "noise": 1, "candidates.k": 4, "diffusion.unet.channels": (16, 32)}
-    common = {"profile": "smoke", "overrides": {"candidates.k": 4, "diffusion.unet.channels": [16, 32]}, "seed": 3}
+    common = {
+        "profile": "smoke",
+        "overrides": {"candidates.k": 4, "diffusion.unet.channels": [16, 32]},
+        "seed": 3,
+    }
     found = runner.assign(notebooks, "smoke", parameters)
     assert found == [common, common | {"noise": 1.0}]
     assert type(found[1]["noise"]) is float, "a whole number will do for a float"
 
 
-@pytest.mark.parametrize("given", [{"candidates.k": 4}, "{'candidates.k': 4}"], ids=["dictionary", "text"])
+@pytest.mark.parametrize(
+    "given", [{"candidates.k": 4}, "{'candidates.k': 4}"], ids=["dictionary", "text"]
+)
 def test_overrides_may_be_given_as_a_dictionary_or_its_text(notebooks, given):
     [found] = runner.assign(notebooks[:1], "smoke", {"overrides": given, "probe.lr": 0.5})
     assert found == {"profile": "smoke", "overrides": {"candidates.k": 4, "probe.lr": 0.5}}
@@ -97,7 +132,9 @@ def test_overrides_are_refused_as_they_were_written_and_handed_on_as_in_json(not
 
 
 def test_of_one_setting_given_twice_the_parameter_counts(notebooks):
-    [found] = runner.assign(notebooks[:1], "smoke", {"candidates.k": 5, "overrides": {"candidates.k": 4}})
+    [found] = runner.assign(
+        notebooks[:1], "smoke", {"candidates.k": 5, "overrides": {"candidates.k": 4}}
+    )
     assert found["overrides"] == {"candidates.k": 5}
 
 
@@ -105,32 +142,51 @@ def test_paths_that_exist_become_absolute_and_names_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("some images", "list.txt"):
         (tmp_path / name).touch()
-    given = {"data": "some images", "data.wnids": "list.txt", "diffusion.source": "google/ddpm-cifar10-32", "seed": 1}
+    given = {
+        "data": "some images",
+        "data.wnids": "list.txt",
+        "diffusion.source": "google/ddpm-cifar10-32",
+        "seed": 1,
+    }
     overrides, path, others = runner.split_settings(given)
     assert path == str(tmp_path / "some images") and others == {"seed": 1}
-    assert overrides == {"data.wnids": f"{tmp_path}/list.txt", "diffusion.source": "google/ddpm-cifar10-32"}
+    assert overrides == {
+        "data.wnids": f"{tmp_path}/list.txt",
+        "diffusion.source": "google/ddpm-cifar10-32",
+    }
     given = {"data": "nosuch", "overrides": {"candidates.k": 4}}
     assert runner.split_settings(given) == ({"candidates.k": 4}, "nosuch", {})
     assert given == {"data": "nosuch", "overrides": {"candidates.k": 4}}, "left as it was"
-    assert runner.split_settings({"precision": "fp32", "k": 3}) == ({"precision": "fp32"}, "", {"k": 3})
-    assert runner.split_settings({"data": "", "diffusion.source": ""}) == ({"diffusion.source": ""}, "", {})
+    assert runner.split_settings({"precision": "fp32", "k": 3}) == (
+        {"precision": "fp32"},
+        "",
+        {"k": 3},
+    )
+    assert runner.split_settings({"data": "", "diffusion.source": ""}) == (
+        {"diffusion.source": ""},
+        "",
+        {},
+    )
 
 
-@pytest.mark.parametrize("parameters, shown", [
-    ({"nosuch": 1}, "nosuch=1.*full, noise, overrides, seed"),
-    ({"profile": "laptop"}, "profile=laptop"),  # it has an option of its own
-    ({"seed": "three"}, "seed=three.*int"),
-    ({"seed": 0.5}, "seed=0.5.*int"),
-    ({"seed": True}, "seed=True.*int"),
-    ({"full": 1}, "full=1.*bool"),
-    ({"noise": None}, "noise=None.*float"),
-    ({"candidates.nosuch": 1}, "candidates.nosuch=1"),
-    ({"candidates.mix_weight": 1.5}, "mix_weight=1.5"),
-    ({"overrides": {"candidates.k": 0}}, "k=0"),
-    ({"overrides": "{'candidates.k': 0}"}, "k=0"),
-    ({"overrides": "candidates.k=4"}, "overrides='candidates.k=4'"),
-    ({"overrides": 5}, "5"),
-])
+@pytest.mark.parametrize(
+    "parameters, shown",
+    [
+        ({"nosuch": 1}, "nosuch=1.*full, noise, overrides, seed"),
+        ({"profile": "laptop"}, "profile=laptop"),  # it has an option of its own
+        ({"seed": "three"}, "seed=three.*int"),
+        ({"seed": 0.5}, "seed=0.5.*int"),
+        ({"seed": True}, "seed=True.*int"),
+        ({"full": 1}, "full=1.*bool"),
+        ({"noise": None}, "noise=None.*float"),
+        ({"candidates.nosuch": 1}, "candidates.nosuch=1"),
+        ({"candidates.mix_weight": 1.5}, "mix_weight=1.5"),
+        ({"overrides": {"candidates.k": 0}}, "k=0"),
+        ({"overrides": "{'candidates.k': 0}"}, "k=0"),
+        ({"overrides": "candidates.k=4"}, "overrides='candidates.k=4'"),
+        ({"overrides": 5}, "5"),
+    ],
+)
 def test_bad_parameter_is_refused_by_value(notebooks, parameters, shown):
     with pytest.raises(ConfigError, match=shown):
         runner.assign(notebooks, "smoke", parameters)
@@ -141,7 +197,7 @@ def test_bad_parameter_is_refused_by_value(notebooks, parameters, shown):
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    """Notebooks that end in every way, run one after the other: (failures, folder of results, report)."""
+    """Notebooks that end in every way, run in order: (failures, folder of results, report)."""
     folder = tmp_path_factory.mktemp("runs")
     sources = {
         "01_good": ["print(f'{profile} {seed}')"],
@@ -160,17 +216,24 @@ def test_run_counts_failures_and_goes_on_after_them(outcome):
     failures, folder, report = outcome
     assert failures == 3
     assert {name: entry["status"] for name, entry in report.items()} == {
-        "01_good": "ok", "02_error": "failed", "03_exit": "failed", "04_killed": "failed", "05_after": "ok"
+        "01_good": "ok",
+        "02_error": "failed",
+        "03_exit": "failed",
+        "04_killed": "failed",
+        "05_after": "ok",
     }
     assert (folder / "reached").exists(), "a notebook runs in its own folder"
     assert all(entry["seconds"] > 0 for entry in report.values())
 
 
-@pytest.mark.parametrize("name, shown", [
-    ("02_error", ["cell 4 ", "ValueError: no luck"]),
-    ("03_exit", ["stopped early", "cell 3 "]),
-    ("04_killed", ["kernel died in cell 3"]),
-])
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("02_error", ["cell 4 ", "ValueError: no luck"]),
+        ("03_exit", ["stopped early", "cell 3 "]),
+        ("04_killed", ["kernel died in cell 3"]),
+    ],
+)
 def test_failure_is_told_in_one_sentence(outcome, name, shown):
     error = outcome[2][name]["error"]
     assert "\n" not in error
@@ -184,7 +247,9 @@ def test_good_run_has_no_error_and_an_executed_copy(outcome):
     assert report["01_good"]["parameters"] == {"profile": "smoke", "overrides": {}, "seed": 7}
     copy = nbformat.read(folder / "build/smoke/notebooks/01_good.ipynb", as_version=4)
     assert copy.cells[-1].outputs[0].text == "smoke 7\n"
-    assert len(nbformat.read(folder / "01_good.ipynb", as_version=4).cells) == 3, "the source is left as it was"
+    assert len(nbformat.read(folder / "01_good.ipynb", as_version=4).cells) == 3, (
+        "the source is left as it was"
+    )
 
 
 def test_cell_that_takes_too_long_is_stopped(tmp_path):
@@ -195,8 +260,12 @@ def test_cell_that_takes_too_long_is_stopped(tmp_path):
 
 @pytest.mark.skipif(not runner.ENCRYPTED, reason="this build of ZeroMQ cannot encrypt")
 def test_what_goes_to_a_kernel_is_encrypted(tmp_path, capfd):
-    asks = "from ipykernel.kernelapp import IPKernelApp\nassert IPKernelApp.instance().curve_secretkey"
-    runner.run_notebook(write(tmp_path / "01_asks.ipynb", asks), tmp_path / "out" / "01_asks.ipynb", {}, 60)
+    asks = (
+        "from ipykernel.kernelapp import IPKernelApp\nassert IPKernelApp.instance().curve_secretkey"
+    )
+    runner.run_notebook(
+        write(tmp_path / "01_asks.ipynb", asks), tmp_path / "out" / "01_asks.ipynb", {}, 60
+    )
     assert "encryption" not in capfd.readouterr().err
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from networks_of_others import WRAPPED, authors, one_sentence, plus, randomised, seeded, without
@@ -9,6 +10,8 @@ from torch import nn
 from torchvision.models import resnet18, resnet50
 
 from clsp_utils.contrastive.pretrained import load_encoder
+from clsp_utils.data import NORMALISATION, ChannelStatistics
+from clsp_utils.evaluation import extract_features
 from clsp_utils.runtime import WeightsError
 
 
@@ -95,3 +98,41 @@ def test_encoders_that_do_not_fit_are_named(resnet18_tensors, damage, seen):
 def test_an_encoder_comes_from_a_file(source):
     with pytest.raises(WeightsError, match="is not a file"):
         load_encoder(source, "cifar10")
+
+
+# Normalisation ------------------------------------------------------------------------------------
+
+STATISTICS = ChannelStatistics((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize("name", NORMALISATION)
+def test_an_encoder_tells_what_its_images_are_normalised_by(resnet18_tensors, name):
+    assert load_encoder(resnet18_tensors, name).statistics == NORMALISATION[name]
+    assert load_encoder(resnet18_tensors, STATISTICS).statistics == STATISTICS
+
+
+def test_nobody_may_forget_what_images_are_normalised_by(resnet18_tensors):
+    with pytest.raises(TypeError, match="normalised_by"):
+        load_encoder(resnet18_tensors)
+
+
+@pytest.mark.parametrize("name", ["", "CIFAR-10", "imagenet", "digits", "cifar"])
+def test_unknown_constants_are_refused(resnet18_tensors, name):
+    with pytest.raises(WeightsError, match="must be one of cifar10, cifar100, stl10") as error:
+        load_encoder(resnet18_tensors, name)
+    assert f"normalised_by={name!r}" in str(error.value)
+    one_sentence(error)
+
+
+@torch.no_grad()
+def test_features_are_those_of_images_normalised_as_in_its_training(resnet18_tensors):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    net = load_encoder(resnet18_tensors, "cifar10")
+    found = extract_features(net, pixels, net.statistics, "fp32")
+    mean = torch.tensor([0.4914, 0.4822, 0.4465]).view(3, 1, 1)
+    std = torch.tensor([0.2023, 0.1994, 0.2010]).view(3, 1, 1)
+    by_hand = net.cpu()((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std)
+    torch.testing.assert_close(found, by_hand, rtol=1e-4, atol=1e-4)
+    true_statistics = ChannelStatistics((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+    other = extract_features(net, pixels, true_statistics, "fp32")
+    assert (other - found).abs().mean() > 0.05 * found.abs().mean()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clsp_utils.data import ChannelStatistics, DataError, Images, split_by_group
+from clsp_utils.data.images import classes_in_turn, grouped_by_pixels
 
 
 def groups(part):
@@ -65,3 +66,94 @@ def test_labelled_is_the_part_with_labels():
     assert whole.labelled.labelled is not None and len(whole) == 4
     with pytest.raises(DataError, match="^None of these images has a label"):
         _ = whole[labels < 0].labelled
+
+
+# Labels that scores can come of -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "n", "chance"),
+    [([0, 1, 0, 1], 2, 1 / 2), ([7, 3, 3, 9], 3, 1 / 3), ([-1, 4, 4, -1], 1, 1), ([-1], 0, 1)],
+)
+def test_chance_is_of_the_classes_that_are_present(labels, n, chance):
+    names = tuple("0123456789")
+    images = Images(np.zeros((len(labels), 1)), np.array(labels), np.arange(len(labels)), names)
+    assert images.n_classes_present == n and images.chance == chance
+
+
+@pytest.mark.parametrize(("n_classes", "each"), [(2, 10), (3, 10), (10, 10), (100, 10)])
+def test_ten_images_of_each_class_can_be_split_twice_and_once_more(n_classes, each):
+    labels = np.arange(n_classes).repeat(each)
+    data = Images(np.zeros((len(labels), 1)), labels, np.arange(len(labels)), ())
+    for _ in range(3):  # without a test split, with evaluate_on="validation", and for k of kNN
+        data, held = split_by_group(data, 0.2)
+        assert held.n_classes_present == data.n_classes_present == n_classes
+
+
+def test_too_few_images_are_counted_with_their_copies():
+    data = Images(np.zeros((12, 1)), np.arange(12) % 2, np.arange(12) % 4, ("a", "b"))
+    with pytest.raises(DataError) as error:
+        split_by_group(data, 0.2)
+    assert str(error.value) == (
+        "4 images (12 with copies) of 2 class(es), where the smallest has 2 and 10 are enough, "
+        "are too few to hold out 20% of every class."
+    )
+
+
+# The same pixels ----------------------------------------------------------------------------------
+
+
+def test_images_of_the_same_pixels_are_one_group_and_others_are_not():
+    rng = np.random.default_rng(0)
+    some = rng.integers(0, 256, (6, 4, 4, 3), np.uint8)
+    train, test = grouped_by_pixels(
+        (some[[0, 1, 0, 2, 1]], np.array([0, 1, 0, 0, -1])), (some[[3, 0, 4]], np.zeros(3, int)), ()
+    )
+    assert train.groups.tolist() == [0, 1, 0, 3, 1] and test.groups.tolist() == [5, 0, 7]
+    alone, none = grouped_by_pixels((some, np.zeros(6, int)), None, ())
+    assert alone.groups.tolist() == [*range(6)] and none is None and alone.groups.dtype == np.int64
+
+
+def test_a_mirrored_image_is_in_the_group_of_the_image_and_a_turned_one_is_not():
+    x = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
+    images = np.concatenate([x, x[:, :, ::-1], x[:, ::-1], x[:, ::-1, ::-1]])
+    data, _ = grouped_by_pixels((images, np.zeros(12, int)), None, ())
+    assert data.groups.tolist() == [0, 1, 2, 0, 1, 2, 6, 7, 8, 6, 7, 8]
+
+
+def test_no_copy_is_on_the_other_side_of_a_split():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 2, 2, 3), np.uint8)[rng.integers(0, 60, 300)]
+    data, _ = grouped_by_pixels((images, images[:, 0, 0, 0] % 2), None, ("a", "b"))
+    kept, held = (set(map(bytes, part.images)) for part in split_by_group(data, 0.2))
+    assert kept and held and not kept & held
+
+
+# Limits -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n", "expected"),
+    [
+        ([500, 500], 200, [100, 100]),
+        ([900, 60, 40], 200, [100, 60, 40]),
+        ([990, 10], 400, [390, 10]),
+        ([100, 100], 400, [100, 100]),
+        ([1] * 300, 200, [1] * 200),
+    ],
+)
+def test_classes_in_turn(sizes, n, expected):
+    labels = np.arange(len(sizes)).repeat(sizes)  # sorted by class
+    data = Images(np.arange(len(labels)), labels, np.arange(len(labels)), ())
+    some = classes_in_turn(data, n)
+    assert np.bincount(some.labels).tolist() == expected
+    assert (np.diff(some.images) > 0).all()  # the order stays
+    for label in range(len(expected)):  # and of each class the first
+        first = data.images[labels == label][: expected[label]]
+        assert some.images[some.labels == label].tolist() == first.tolist()
+
+
+def test_classes_in_turn_count_images_without_a_label_as_one():
+    labels = np.repeat([0, 1, -1], [50, 50, 900])
+    some = classes_in_turn(Images(np.arange(1000), labels, np.arange(1000), ()), 60)
+    assert [(some.labels == label).sum() for label in (0, 1, -1)] == [20, 20, 20]

@@ -128,3 +128,90 @@ def test_fingerprint_is_the_content_wherever_it_lies(npz, tmp_path):
         assert changed_fingerprint(cfg, **{name: changed}) != original, name
     assert changed_fingerprint(change(cfg, size=16)) != original
     assert changed_fingerprint(change(cfg, evaluate_on="validation")) != original
+
+
+# What people bring --------------------------------------------------------------------------------
+
+
+def colours(n, seed=0):
+    """Images of one random colour each, `(n, 8, 8, 3)`."""
+    x = np.random.default_rng(seed).integers(0, 256, (n, 1, 1, 3), np.uint8)
+    return np.broadcast_to(x, (n, 8, 8, 3))
+
+
+def archive(path, train_y, test_y):
+    x = colours(len(train_y)), colours(len(test_y), seed=1)
+    np.savez(path, train_x=x[0], train_y=train_y, test_x=x[1], test_y=test_y)
+    return Data(name="cifar10", size=8, path=str(path))
+
+
+@pytest.mark.parametrize("evaluate_on", ["test", "validation"])
+def test_a_limit_keeps_every_class_of_a_file_that_is_sorted_by_class(tmp_path, evaluate_on):
+    cfg = archive(tmp_path / "a.npz", np.arange(10).repeat(100), np.arange(10).repeat(50))
+    train, test = load(change(cfg, limit=200, evaluate_on=evaluate_on))
+    assert np.bincount(train.labels).tolist() == np.bincount(test.labels).tolist() == [20] * 10
+
+
+def test_a_limit_keeps_every_class_of_folders(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 130), ("test", 110)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(n):
+                image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+                image.save(tmp_path / split / name / f"{i}.png")
+    train, test = load(Data(name="folder", size=8, path=str(tmp_path), limit=200))
+    assert np.bincount(train.labels).tolist() == np.bincount(test.labels).tolist() == [100, 100]
+
+
+def test_a_limit_keeps_the_first_digits():
+    whole, some = load(Data(size=8, draws=1)), load(Data(size=8, draws=1, limit=250))
+    for a, b in zip(whole, some):
+        assert len(b) == 250 and np.array_equal(a.images[:250], b.images)
+        assert np.array_equal(a.groups[:250], b.groups)
+
+
+def test_a_limit_above_the_number_of_images_keeps_all(tmp_path):
+    cfg = archive(tmp_path / "a.npz", np.arange(300) % 10, np.arange(250) % 10)
+    train, test = load(change(cfg, limit=280))
+    assert len(train) == 280 and len(test) == 250
+
+
+def test_chance_in_an_archive_with_two_of_ten_labels(tmp_path):
+    train, test = load(archive(tmp_path / "a.npz", np.arange(300) % 2 * 5, np.arange(200) % 2 * 5))
+    assert train.chance == test.chance == 1 / 2 and len(train.class_names) == 10
+
+
+def test_images_of_both_splits_of_an_archive_are_counted(tmp_path, capsys):
+    x, y = colours(300), np.arange(300) % 10
+    x = np.unique(x, axis=0)[:250]
+    parts = {"train_x": x[:200], "train_y": y[:200], "test_x": x[190:], "test_y": y[190:250]}
+    np.savez(tmp_path / "a.npz", **parts)
+    train, test = load(Data(name="cifar10", size=8, path=str(tmp_path / "a.npz")))
+    assert "10 of 60 test images are in the training split too" in capsys.readouterr().out
+    assert len(train) == 200 and len(test) == 60  # they stay where they are
+    assert len(groups(train) & groups(test)) == 10
+
+
+@pytest.mark.parametrize("evaluate_on", ["test", "validation"])
+def test_copies_in_a_folder_are_on_one_side(tmp_path, evaluate_on):
+    cfg = folder_of_images(tmp_path, "cat", "dog", n=20)
+    for name in ("cat", "dog"):
+        for j in range(0, 20, 2):
+            Image.open(tmp_path / name / f"{j}.png").save(tmp_path / name / f"{j} (1).bmp")
+    train, test = load(change(cfg, evaluate_on=evaluate_on))
+    assert not set(map(bytes, train.images)) & set(map(bytes, test.images))
+    assert not groups(train) & groups(test)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_few_images_of_a_class_are_told_how_many_are_enough(tmp_path, n):
+    with pytest.raises(DataError, match=f"the smallest has {n} and 10 are enough"):
+        load(folder_of_images(tmp_path, *"abcdef", n=n))
+
+
+def test_other_images_in_the_same_place_have_another_fingerprint(tmp_path):
+    cfg = folder_of_images(tmp_path, "cat", "dog", n=20)
+    before = fingerprint(*load(cfg))
+    Image.new("RGB", (16, 16), (9, 9, 9)).save(tmp_path / "cat" / "0.png")
+    assert fingerprint(*load(cfg)) != before

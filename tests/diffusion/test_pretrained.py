@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
-from diffusers import UNet2DModel
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 from networks_of_others import (
     TABLE,
     TINY,
@@ -23,7 +23,7 @@ from networks_of_others import (
 from torch import nn
 
 from clsp_utils.diffusion import decode, encode, mix, pretrained
-from clsp_utils.diffusion.pretrained import load_diffusion, weights_digest
+from clsp_utils.diffusion.pretrained import load_diffusion, unet_misfit, weights_digest
 from clsp_utils.runtime import WeightsError
 
 SHAPES = {
@@ -485,3 +485,143 @@ def test_weights_without_their_settings_have_no_digest(tmp_path):
     with pytest.raises(WeightsError, match="no readable config.json") as error:
         weights_digest(str(tmp_path / "diffusion_pytorch_model.safetensors"))
     one_sentence(error)
+
+
+# Noise schedules ----------------------------------------------------------------------------------
+
+DDPM = dict(beta_schedule="linear", beta_start=0.0001, beta_end=0.02, num_train_timesteps=1000)
+SCHEDULES = {
+    "DDPM": lambda **more: DDPMScheduler(**(DDPM | more)),
+    "DDIM": lambda **more: DDIMScheduler(**(DDPM | more)),
+    "DPM-Solver++": lambda **more: DPMSolverMultistepScheduler(**(DDPM | more)),
+}
+OTHER_SCHEDULES = {
+    "cosine": (dict(beta_schedule="squaredcos_cap_v2"), "beta_schedule='squaredcos_cap_v2'"),
+    "scaled": (dict(beta_schedule="scaled_linear"), "beta_schedule='scaled_linear'"),
+    "first beta": (dict(beta_start=0.00085), "beta_start=0.00085"),
+    "last beta": (dict(beta_end=0.028), "beta_end=0.028 instead of 0.02"),
+    "steps": (dict(num_train_timesteps=4000), "num_train_timesteps=4000 instead of 1000"),
+    "v": (dict(prediction_type="v_prediction"), "prediction_type='v_prediction'"),
+    "image": (dict(prediction_type="sample"), "prediction_type='sample' instead of 'epsilon'"),
+    "betas": (dict(trained_betas=[0.1, 0.2]), "trained_betas=[0.1, 0.2] instead of None"),
+    "no signal": (dict(rescale_betas_zero_snr=True), "rescale_betas_zero_snr=True"),
+}
+
+
+def place_schedule(folder, unet_in, schedule_in, schedule):
+    """A UNet and its noise schedule, each in its part of a folder."""
+    tiny_unet().save_pretrained(folder / unet_in)
+    schedule.save_pretrained(folder / schedule_in)
+    return folder
+
+
+PLACES = [(".", "."), ("unet", "scheduler"), ("unet", "."), (".", "scheduler"), ("unet", "unet")]
+
+
+@pytest.mark.parametrize(("unet_in", "schedule_in"), PLACES)
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_the_noise_schedule_of_ours_is_taken(tmp_path, unet_in, schedule_in, kind):
+    place_schedule(tmp_path, unet_in, schedule_in, SCHEDULES[kind]())
+    for source in (tmp_path, tmp_path / unet_in):
+        load_diffusion(source)
+        weights_digest(str(source))
+
+
+@pytest.mark.parametrize(("unet_in", "schedule_in"), PLACES)
+@pytest.mark.parametrize("case", OTHER_SCHEDULES)
+def test_another_noise_schedule_is_refused(tmp_path, unet_in, schedule_in, case):
+    changes, seen = OTHER_SCHEDULES[case]
+    place_schedule(tmp_path, unet_in, schedule_in, SCHEDULES["DDPM"](**changes))
+    file = tmp_path / unet_in / "diffusion_pytorch_model.safetensors"
+    for source in (tmp_path, tmp_path / unet_in, file):
+        for read in (load_diffusion, weights_digest, lambda source: unet_misfit(source, 32)):
+            with pytest.raises(WeightsError, match=re.escape(seen)) as error:
+                read(str(source))
+            one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("{", "is no readable scheduler_config.json"),
+        ("[]", "is no readable scheduler_config.json"),
+        ("{}", "num_train_timesteps=None"),
+        ('{"num_train_timesteps": 1000, "shift": 3.0}', "beta_schedule=None"),  # flow matching
+        ('{"sigma_min": 0.01, "sigma_max": 1348.0}', "beta_schedule=None"),  # of scores
+        (json.dumps(DDPM | {"beta_end": "0.02"}), "beta_end='0.02'"),
+    ],
+)
+def test_a_noise_schedule_that_nobody_can_read_is_refused(tmp_path, text, seen):
+    tiny_unet().save_pretrained(tmp_path)
+    (tmp_path / "scheduler_config.json").write_text(text)
+    with pytest.raises(WeightsError, match=re.escape(seen)) as error:
+        load_diffusion(tmp_path)
+    one_sentence(error)
+
+
+def test_the_noise_schedule_of_googles_first_files_is_ours(tmp_path):
+    tiny_unet().save_pretrained(tmp_path)
+    first = {"_class_name": "DDPMScheduler", "variance_type": "fixed_large", "trained_betas": None}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(DDPM | first))
+    load_diffusion(tmp_path)
+
+
+@pytest.mark.parametrize(("unet_in", "schedule_in"), [(".", "."), ("unet", "scheduler")])
+def test_the_noise_schedule_on_the_hub_counts(hub, unet_in, schedule_in):
+    schedule = SCHEDULES["DDPM"](prediction_type="v_prediction")
+    place_schedule(hub("some/unet"), unet_in, schedule_in, schedule)
+    with pytest.raises(WeightsError, match="v_prediction"):
+        load_diffusion("some/unet")
+
+
+def test_the_download_asks_for_the_noise_schedule(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        pretrained, "snapshot_download", lambda name, allow_patterns: asked.extend(allow_patterns)
+    )
+    with pytest.raises(WeightsError):
+        load_diffusion("some/unet")
+    assert {"scheduler_config.json", "scheduler/scheduler_config.json"} <= set(asked)
+
+
+# Sizes --------------------------------------------------------------------------------------------
+
+
+def of_levels(n, **more):
+    return UNet2DModel(
+        block_out_channels=(4,) * n,
+        down_block_types=("DownBlock2D",) * n,
+        up_block_types=("UpBlock2D",) * n,
+        layers_per_block=1,
+        norm_num_groups=2,
+        attention_head_dim=None,
+        **more,
+    )
+
+
+@pytest.mark.parametrize(
+    ("levels", "size", "fits"),
+    [(1, 8, 1), (3, 8, 1), (4, 8, 0), (5, 16, 0), (4, 16, 1), (3, 18, 0), (6, 32, 0)],
+)
+@pytest.mark.parametrize("kind", ["diffusers", "authors"])
+def test_a_unet_deeper_than_the_images_allow_is_told(tmp_path, kind, levels, size, fits):
+    source = tmp_path if kind == "diffusers" else tmp_path / "a.pt"
+    if kind == "diffusers":
+        of_levels(levels).save_pretrained(tmp_path)
+    else:
+        torch.save(authors((8,) * levels).state_dict(), source)
+    misfit = unet_misfit(str(source), size)
+    assert (misfit == "") == fits
+    if not fits:
+        assert misfit.startswith(f"{str(source)!r}: data.size={size} cannot be halved")
+        assert misfit.endswith(".") and f"UNet of {levels} resolutions" in misfit
+
+
+@pytest.mark.parametrize("sample_size", [None, 32, 64, (32, 32), 256])
+def test_a_unet_of_other_images_is_told(tmp_path, sample_size):
+    of_levels(2, sample_size=sample_size).save_pretrained(tmp_path)
+    misfit = unet_misfit(str(tmp_path), 32)
+    if sample_size in (None, 32, (32, 32)):
+        assert misfit == ""
+    else:
+        assert f"trained on images of {sample_size} pixels" in misfit and "data.size=32" in misfit

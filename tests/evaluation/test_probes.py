@@ -7,8 +7,16 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from clsp_utils.config import Probe
-from clsp_utils.data import ChannelStatistics, Images
-from clsp_utils.evaluation import accuracy, choose_k, knn, linear_probe, probes, score
+from clsp_utils.data import ChannelStatistics, DataError, Images, split_by_group
+from clsp_utils.evaluation import (
+    accuracy,
+    choose_k,
+    held_out_rows,
+    knn,
+    linear_probe,
+    probes,
+    score,
+)
 
 STATISTICS = ChannelStatistics((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 PROBE = Probe(epochs=10, batch=32, neighbours=(1, 5, 20))
@@ -179,3 +187,53 @@ def test_score_with_flips_cannot_tell_left_from_right():
     plain, flipped = score(*args), score(*args, flip=True)
     assert plain["linear"] > 0.95 and flipped["linear"] < 0.75
     assert flipped["knn"] == plain["knn"]
+
+
+# What people bring --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cosines", [1, 199, 200, 600, 200 * 79, 200 * 80])
+@pytest.mark.parametrize("k", [1, 20, 500])
+def test_knn_in_blocks_is_knn(monkeypatch, cosines, k):
+    (train, labels), (test, _) = blobs(200, 0.6), blobs(80, 0.6, seed=1)
+    whole = knn(train, labels, test, k)
+    monkeypatch.setattr(probes, "COSINES", cosines)
+    assert torch.equal(knn(train, labels, test, k), whole)
+
+
+def test_knn_of_the_digits_is_one_block():
+    assert probes.COSINES >= 4000 * 1000 and probes.COSINES * 4 * 3 < 1e9  # topk needs a copy
+
+
+@pytest.mark.parametrize("cosines", [150, 1000, 10**6])
+def test_knn_never_holds_more_cosines_than_it_may(monkeypatch, cosines):
+    (train, labels), (test, _) = blobs(150, 0.6), blobs(80, 0.6, seed=1)
+    held, topk = [], torch.Tensor.topk
+
+    def seen(x, *more, **how):
+        held.append(x.numel())
+        return topk(x, *more, **how)
+
+    monkeypatch.setattr(probes, "COSINES", cosines)
+    monkeypatch.setattr(torch.Tensor, "topk", seen)
+    knn(train, labels, test, 5)
+    assert sum(held) == 150 * 80 and max(held) <= cosines
+
+
+@pytest.mark.parametrize("labels", [[3] * 40, [-1] * 20 + [2] * 20])
+def test_one_class_cannot_be_scored(labels):
+    with pytest.raises(DataError, match="labels of at least two classes, with 10 images of each"):
+        held_out_rows(as_images(np.zeros((40, 1)), labels))
+
+
+@pytest.mark.parametrize("n_classes", [2, 5, 40])
+def test_one_image_of_each_class_cannot_be_scored(n_classes):
+    with pytest.raises(DataError, match="the smallest has 1 and 10 are enough, are too few"):
+        held_out_rows(as_images(np.zeros((n_classes, 1)), np.arange(n_classes)))
+
+
+def test_rows_held_out_are_those_of_the_split():
+    labels, groups = np.arange(120) % 3, np.arange(120) // 2 % 30
+    data = as_images(np.arange(120), labels[groups], groups)
+    for rows, part in zip(held_out_rows(data), split_by_group(data, 0.2)):
+        assert rows.tolist() == part.images.tolist()

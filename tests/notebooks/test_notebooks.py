@@ -1,4 +1,4 @@
-"""The notebooks as they are stored, and through papermill at the smoke profile, from an empty store."""
+"""The notebooks as they are stored, and through papermill, from an empty store."""
 
 import json
 import os
@@ -41,7 +41,9 @@ def test_parameters_are_documented(path):
     parameters = papermill.inspect_notebook(str(path))
     assert {"profile", "seed", "overrides"} <= set(parameters)
     for name, entry in parameters.items():
-        assert entry["inferred_type_name"] != "None" and entry["help"], f"{name} lacks a type or a comment"
+        assert entry["inferred_type_name"] != "None" and entry["help"], (
+            f"{name} lacks a type or a comment"
+        )
 
 
 def clsp(store, *arguments):
@@ -93,15 +95,34 @@ def test_second_run_finds_everything_in_the_store(smoke):
     result = clsp(smoke, "run", "03", "05", "06", "--profile", "smoke")
     assert result.returncode == 0, result.stdout + result.stderr
     assert artifacts(smoke) == before
-    assert {path.name: path.read_bytes() for path in (smoke / "build/smoke/figures").glob("*.csv")} == csv
+    assert {
+        path.name: path.read_bytes() for path in (smoke / "build/smoke/figures").glob("*.csv")
+    } == csv
 
 
 @pytest.mark.slow
 def test_plain_papermill_from_another_directory(tmp_path):
     source = next(path for path in NOTEBOOKS if path.name.startswith("04"))
-    command = ["papermill", str(source), "out.ipynb", "-p", "profile", "smoke", "-p", "seed", "1", "--no-progress-bar"]
+    command = [
+        "papermill",
+        str(source),
+        "out.ipynb",
+        "-p",
+        "profile",
+        "smoke",
+        "-p",
+        "seed",
+        "1",
+        "--no-progress-bar",
+    ]
     environment = os.environ | {"CLSP_HOME": str(tmp_path / "home")}
-    result = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stderr
     assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-2].execution_count
 
@@ -121,7 +142,9 @@ def photographs(path, labels):
     """An archive of 300 images for training and 100 for testing, of random pixels."""
     rng = np.random.default_rng(0)
     splits = {"train": 300, "test": 100}
-    arrays = {f"{name}_x": rng.integers(0, 256, (n, 20, 20, 3), np.uint8) for name, n in splits.items()}
+    arrays = {
+        f"{name}_x": rng.integers(0, 256, (n, 20, 20, 3), np.uint8) for name, n in splits.items()
+    }
     np.savez(path, **arrays, **{f"{name}_y": rng.choice(labels, n) for name, n in splits.items()})
     return str(path)
 
@@ -129,27 +152,48 @@ def photographs(path, labels):
 @pytest.mark.slow
 def test_every_notebook_runs_on_more_classes_than_ten_of_which_some_images_have_no_label(tmp_path):
     data = photographs(tmp_path / "images.npz", [-1, -1, *range(11), 99])
-    result = clsp(tmp_path, "run", "--profile", "smoke", "-p", "data.name=cifar100", "-p", f"data={data}")
+    result = clsp(
+        tmp_path, "run", "--profile", "smoke", "-p", "data.name=cifar100", "-p", f"data={data}"
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.slow
 def test_notebooks_that_score_refuse_images_without_labels_before_they_train(tmp_path):
     data = photographs(tmp_path / "images.npz", [-1])
-    result = clsp(tmp_path, "run", "02", "03", "04", "05", "06", "--profile", "smoke", "-p", "data.name=cifar10", "-p", f"data={data}")
-    assert result.returncode == 1 and result.stdout.count("None of these images has a label") == 5, result.stdout
+    result = clsp(
+        tmp_path,
+        "run",
+        "02",
+        "03",
+        "04",
+        "05",
+        "06",
+        "--profile",
+        "smoke",
+        "-p",
+        "data.name=cifar10",
+        "-p",
+        f"data={data}",
+    )
+    assert (
+        result.returncode == 1 and result.stdout.count("None of these images has a label") == 5
+    ), result.stdout
     assert not artifacts(tmp_path)
 
 
-@pytest.mark.parametrize("arguments, part", [
-    (["--profile", "huge"], "huge"),
-    (["-p", "sede=1"], "sede"),
-    (["-p", "candidates.k=0"], "candidates.k=0"),
-    (["-p", "candidates.mix_weight=1.5"], "1.5"),
-    (["-p", "data.size=17"], "17"),
-    (["04", "-p", "seed=two"], "two"),
-    (["77"], "77"),
-])
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        (["--profile", "huge"], "huge"),
+        (["-p", "sede=1"], "sede"),
+        (["-p", "candidates.k=0"], "candidates.k=0"),
+        (["-p", "candidates.mix_weight=1.5"], "1.5"),
+        (["-p", "data.size=17"], "17"),
+        (["04", "-p", "seed=two"], "two"),
+        (["77"], "77"),
+    ],
+)
 def test_bad_input_is_refused_in_one_sentence(tmp_path, arguments, part):
     result = clsp(tmp_path, "run", *arguments)
     assert result.returncode == 2

@@ -1,4 +1,4 @@
-"""Run by test_launched_stage.py, alone and by `torchrun`: asks a shared store twice for one artifact.
+"""Run by test_launched_stage.py, alone and by `torchrun`: asks a shared store for one artifact.
 
 Usage: job_of_a_store.py FOLDER NAME. The first process writes what it found to FOLDER/NAME.json.
 """
@@ -19,7 +19,9 @@ def stored(folder: Path) -> tuple[str, list[str]]:
     share, builds = my_share(), []
 
     def build(out: Path, work: Path) -> None:
-        builds.append("first" if (out / "..").resolve() == (folder / "stage").resolve() else "other")
+        builds.append(
+            "first" if (out / "..").resolve() == (folder / "stage").resolve() else "other"
+        )
         assert work.parent.resolve() == (folder / "stage").resolve(), "all go on from the same work"
         total = share.gather(torch.ones(1)).sum()  # hangs unless all are here
         (out / "result").write_text(f"{total:g}")

@@ -153,7 +153,8 @@ def own_method(monkeypatch):
     module = ModuleType("clsp_utils.contrastive.methods.own")
     module.Own = Own
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr("clsp_utils.pipeline.profile.CONTRASTIVE", (*CONTRASTIVE, "own"))
+    for room in ("config.methods", "pipeline.profile"):
+        monkeypatch.setattr(f"clsp_utils.{room}.CONTRASTIVE", (*CONTRASTIVE, "own"))
     METHODS["Own"] = Recipe("own.Own", "own", Settings)
     return Settings
 

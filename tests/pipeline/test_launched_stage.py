@@ -1,4 +1,4 @@
-"""Stages of the command line, alone and by `torchrun`, which is `accelerate launch` without GPUs."""
+"""Stages of the command line, alone and by `torchrun`: `accelerate launch` without GPUs."""
 
 import json
 import os
@@ -36,7 +36,13 @@ def test_processes_build_together_and_once(tmp_path, name, launcher):
 
 
 def test_a_launched_stage_leaves_the_artifact_that_notebooks_read(home, monkeypatch):
-    settings = ["precision=fp32", "diffusion.steps=4", "candidates.steps=2", "candidates.batch=64", "simclr.epochs=1"]
+    settings = [
+        "precision=fp32",
+        "diffusion.steps=4",
+        "candidates.steps=2",
+        "candidates.batch=64",
+        "simclr.epochs=1",
+    ]
     for stage in ("candidates", "pretrain"):
         command = [*LAUNCH, "-m", "clsp_utils", "stage", stage, "--profile", "smoke"]
         run(command + [word for setting in settings for word in ("-p", setting)])
@@ -46,10 +52,16 @@ def test_a_launched_stage_leaves_the_artifact_that_notebooks_read(home, monkeypa
     assert companion.artifact(InterpolatedBank).manifest["config"]["steps"] == 2
 
 
-@pytest.mark.parametrize("arguments, part", [
-    (["nonsense"], "nonsense"), (["pretrain", "--method", "BYOL"], "BYOL"), (["diffusion", "-p", "candidates.k=0"], "candidates.k=0"),
-    (["diffusion", "-p", "seed=3"], "seed=3"), (["diffusion", "-p", "data=/no/such"], "/no/such"),
-])
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        (["nonsense"], "nonsense"),
+        (["pretrain", "--method", "BYOL"], "BYOL"),
+        (["diffusion", "-p", "candidates.k=0"], "candidates.k=0"),
+        (["diffusion", "-p", "seed=3"], "seed=3"),
+        (["diffusion", "-p", "data=/no/such"], "/no/such"),
+    ],
+)
 def test_what_a_stage_cannot_use_is_refused(home, capsys, arguments, part):
     assert cli.main(["stage", *arguments]) == 2
     message = capsys.readouterr().err
@@ -60,7 +72,18 @@ def test_a_stage_reads_images_of_the_user(home, tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3), np.uint8)
     y = np.arange(300) % 3
     np.savez(tmp_path / "own.npz", train_x=x[:240], train_y=y[:240], test_x=x[240:], test_y=y[240:])
-    settings = ["data.name=cifar10", "data.size=8", "data.limit=0", "diffusion.steps=1", f"data={tmp_path / 'own.npz'}"]
-    assert cli.main(["stage", "diffusion", "--profile", "smoke", *(w for s in settings for w in ("-p", s))]) == 0
+    settings = [
+        "data.name=cifar10",
+        "data.size=8",
+        "data.limit=0",
+        "diffusion.steps=1",
+        f"data={tmp_path / 'own.npz'}",
+    ]
+    assert (
+        cli.main(
+            ["stage", "diffusion", "--profile", "smoke", *(w for s in settings for w in ("-p", s))]
+        )
+        == 0
+    )
     (made,) = (home / "artifacts" / "diffusion").glob("[0-9a-f]*[0-9a-f]")
     assert (made / "losses.npy").exists()

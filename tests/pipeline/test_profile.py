@@ -1,4 +1,4 @@
-"""Profiles and their overrides: what is refused, with which words, and what each setting reaches."""
+"""Profiles and overrides: what is refused, with which words, and what each setting reaches."""
 
 import dataclasses
 import json
@@ -60,6 +60,14 @@ REFUSED = [
     ({"study.methods": ("MoCoV2", "CLSP-MoCoV2")}, "must hold 'SimCLR' and 'CLSP-SimCLR'"),
     ({"study.methods": ("SimCLR", "SimCLR", "CLSP-SimCLR")}, "each name once"),
     ({"study.methods": ("SimCLR", "CLSP-SimCLR", "BYOL")}, "BYOL"),
+    ({"study.n_shown": 0}, "n_shown=0"),
+    ({"study.k_shown": 0}, "k_shown=0"),
+    ({"study.n_pairs": 0}, "n_pairs=0"),
+    ({"study.n_neighbours": 0}, "n_neighbours=0"),
+    ({"study.mask_steps": 7}, "mask_steps=7"),
+    ({"study.t_shown": 1000}, "t_shown=1000"),
+    ({"study.t_shown": -1}, "t_shown=-1"),
+    ({"mix_weight": 0.5}, "mix_weight=0.5' sets no field (is it candidates.mix_weight?)"),
     ({"diffusion.unet.channels": (30, 96)}, "(30, 96)"),
     ({"diffusion.unet.channels": ()}, "()"),
     ({"diffusion.unet.channels": 32}, "32"),

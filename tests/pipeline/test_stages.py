@@ -9,7 +9,7 @@ import torch
 from least_work import FP32, QUICK, equal, put_images
 from PIL import Image
 
-from clsp_utils import contrastive, evaluation
+from clsp_utils import contrastive, diffusion, evaluation
 from clsp_utils.config import METHODS, ConfigError, UNetShape, change
 from clsp_utils.data import DataError
 from clsp_utils.diffusion import build_unet
@@ -190,6 +190,26 @@ def test_foreign_weights_count_by_their_content(home, tmp_path):
     assert changed(first, keys()) == {"unet", "bank", *CLSP}
     weights(tmp_path / "one", 1)  # replaced under the same path
     assert changed(first, found(tmp_path / "one")) == {"unet", "bank", *CLSP}
+
+
+def test_files_are_read_once_per_companion_and_anew_by_the_next(home, tmp_path, monkeypatch):
+    read, digest = [], diffusion.weights_digest
+    monkeypatch.setattr(
+        diffusion, "weights_digest", lambda source: read.append(1) or digest(source)
+    )
+
+    def key():
+        c = Companion("smoke", 0, FP32 | {"diffusion.source": str(tmp_path / "weights")})
+        first = c.stage(DiffusionModel).request.key
+        assert first == c.stage(DiffusionModel).request.key
+        c.stage(InterpolatedBank).request.key  # noqa: B018
+        return first
+
+    weights(tmp_path / "weights", 0)
+    first = key()
+    assert len(read) == 1
+    weights(tmp_path / "weights", 1)
+    assert key() != first and len(read) == 2
 
 
 def test_foreign_weights_become_the_diffusion_model_as_they_are(home, tmp_path):

@@ -35,7 +35,9 @@ def pytest_generate_tests(metafunc):
 
 def pytest_collection_modifyitems(config, items):
     chosen = config.getoption("--rounds")
-    never = [item for item in items if (m := item.get_closest_marker("rounds")) and not m.kwargs[chosen]]
+    never = [
+        item for item in items if (m := item.get_closest_marker("rounds")) and not m.kwargs[chosen]
+    ]
     items[:] = [item for item in items if item not in never]
 
 
@@ -46,7 +48,9 @@ def pytest_runtest_makereport(item, call):
     if marker:
         part = marker.args[1] if len(marker.args) > 1 else item.originalname
         part = item.callspec.params.get("stage", part) if hasattr(item, "callspec") else part
-        outcome = item.config.stash[OUTCOMES].setdefault(item.nodeid, {"name": marker.args[0], "part": part})
+        outcome = item.config.stash[OUTCOMES].setdefault(
+            item.nodeid, {"name": marker.args[0], "part": part}
+        )
         order = ("passed", "skipped", "failed")  # one phase that fails is a failure
         outcome["outcome"] = max(outcome.get("outcome", "passed"), report.outcome, key=order.index)
         outcome["noted"] = dict(item.user_properties)
@@ -57,7 +61,9 @@ def pytest_sessionfinish(session):
     path = session.config.getoption("--results")
     if not path:
         return
-    items = defaultdict(lambda: defaultdict(lambda: {"tried": 0, "survived": 0, "lost": 0, "skipped": 0}))
+    items = defaultdict(
+        lambda: defaultdict(lambda: {"tried": 0, "survived": 0, "lost": 0, "skipped": 0})
+    )
     for entry in session.config.stash[OUTCOMES].values():
         counts = items[entry["name"]][entry["part"]]
         if entry["outcome"] == "skipped":
@@ -71,11 +77,15 @@ def pytest_sessionfinish(session):
         "suite": session.config.getoption("--rounds"),
         "command": " ".join(["python -m pytest", *session.config.invocation_params.args]),
         "versions": artifacts._versions(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {os.environ.get('OMP_NUM_THREADS')} thread",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+        f"{os.environ.get('OMP_NUM_THREADS')} thread",
         "items": dict(sorted(items.items(), key=lambda pair: int(pair[0].split()[0]))),
     }
     for name, parts in results["items"].items():
-        totals = {key: sum(part[key] for part in parts.values()) for key in ("tried", "survived", "lost", "skipped")}
+        totals = {
+            key: sum(part[key] for part in parts.values())
+            for key in ("tried", "survived", "lost", "skipped")
+        }
         results["items"][name] = totals | {"parts": parts}
     Path(path).write_text(json.dumps(results, indent=1) + "\n")
 
@@ -100,14 +110,20 @@ def no_orphans():
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     yield
     end = time.monotonic() + 10
-    while left := [process for process in psutil.Process().children(recursive=True) if left_behind(process, before)]:
+    while left := [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if left_behind(process, before)
+    ]:
         assert time.monotonic() < end, f"left behind: {left}"
         time.sleep(0.1)
 
 
 def left_behind(process, before):
     try:
-        server = process.ppid() == os.getpid() and "from multiprocessing" in " ".join(process.cmdline())
+        server = process.ppid() == os.getpid() and "from multiprocessing" in " ".join(
+            process.cmdline()
+        )
         return process.pid not in before and not server and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -1,4 +1,4 @@
-"""Folders with artifacts and figures: what is in them, and the one unbroken run that all others must equal."""
+"""Folders with artifacts and figures, and the one unbroken run that all others must equal."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import psutil
 from stages import STAGES, Stage, warm_up
@@ -20,7 +21,9 @@ def contents(home):
         if "damaged" not in manifest.parent.name:
             for name in json.loads(manifest.read_text())["sha256"]:
                 blob = (manifest.parent / name).read_bytes()
-                found[f"{manifest.parent.parent.name}/{manifest.parent.name}/{name}"] = hashlib.sha256(blob).hexdigest()
+                found[f"{manifest.parent.parent.name}/{manifest.parent.name}/{name}"] = (
+                    hashlib.sha256(blob).hexdigest()
+                )
     for path in sorted((home / "build").glob("*/figures/*")):
         found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
@@ -33,7 +36,7 @@ def leftovers(home):
 
 
 class Reference:
-    """An unbroken run of all stages: what it made, how long each took, and the store before each."""
+    """An unbroken run of all stages: what it made, seconds of each, and the store before each."""
 
     def __init__(self, folder):
         self.folder, self.before, self.after, self.seconds = folder, {}, {}, {}
@@ -55,7 +58,9 @@ class Reference:
 
     def finished(self, folder):
         """A home in which all is made."""
-        shutil.copytree(self.home, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("log", "diary"))
+        shutil.copytree(
+            self.home, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("log", "diary")
+        )
         return folder
 
 
@@ -66,8 +71,12 @@ def clsp(home, *arguments):
     """The command line in a process of its own, with its products below `home`."""
     environment = os.environ | {"CLSP_HOME": str(home)}
     return subprocess.Popen(
-        [sys.executable, "-m", "clsp_utils", *arguments], env=environment, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, "-m", "clsp_utils", *arguments],
+        env=environment,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         # A shell that runs the tests in the background has its jobs ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
@@ -97,10 +106,8 @@ def kernel_of(process, seconds=60):
 
 def kill_all(processes):
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
             process.send_signal(signal.SIGKILL)
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            pass
 
 
 def end_of(processes, seconds):

@@ -19,8 +19,14 @@ from clsp_utils.pipeline import Companion, DiffusionModel, InterpolatedBank, Pre
 from clsp_utils.runtime import Checkpoint, checkpoint
 
 OVERRIDES = {
-    "data.size": 8, "diffusion.steps": 40, "diffusion.batch": 8, "candidates.k": 1, "candidates.batch": 16,
-    "candidates.steps": 2, "simclr.epochs": 12, "probe.epochs": 60,
+    "data.size": 8,
+    "diffusion.steps": 40,
+    "diffusion.batch": 8,
+    "candidates.k": 1,
+    "candidates.batch": 16,
+    "candidates.steps": 2,
+    "simclr.epochs": 12,
+    "probe.epochs": 60,
 }
 EVERY = 0.2  # seconds between two checkpoints
 STAGES = {
@@ -29,14 +35,25 @@ STAGES = {
     "pretraining": lambda companion: companion.artifact(Pretrained, method="CLSP-SimCLR"),
     "evaluation": lambda companion: companion.artifact(Scores, method="CLSP-SimCLR", seed=0),
 }
-FOLDERS = {"diffusion": "diffusion", "candidates": "candidates", "pretraining": "pretrain", "evaluation": "scores"}
+FOLDERS = {
+    "diffusion": "diffusion",
+    "candidates": "candidates",
+    "pretraining": "pretrain",
+    "evaluation": "scores",
+}
 STEPS = {"diffusion": 40, "candidates": 16, "pretraining": 48}  # entries of a whole stage's diary
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([
-    "clsp_utils.pipeline.companion", "clsp_utils.diffusion", "clsp_utils.positives", "clsp_utils.contrastive",
-    "clsp_utils.contrastive.methods.simclr", "clsp_utils.evaluation",
-])
+_context.set_forkserver_preload(
+    [
+        "clsp_utils.pipeline.companion",
+        "clsp_utils.diffusion",
+        "clsp_utils.positives",
+        "clsp_utils.contrastive",
+        "clsp_utils.contrastive.methods.simclr",
+        "clsp_utils.evaluation",
+    ]
+)
 
 
 def warm_up():
@@ -92,7 +109,9 @@ def _make(name, home, prepare, arguments, overrides, threads):
     os.environ["CLSP_HOME"] = str(home)
     torch.set_num_threads(threads)
     Checkpoint.__init__.__defaults__ = (EVERY,)
-    checkpoint.MIN_INTERVAL = 0  # these networks are small; what saving costs is not the matter here
+    checkpoint.MIN_INTERVAL = (
+        0  # these networks are small; what saving costs is not the matter here
+    )
     _keep_diary(home / "diary")
     if prepare:
         prepare(*arguments)
@@ -106,7 +125,11 @@ def _keep_diary(path):
     def note(what, where="", number=0):
         os.write(diary, f"{time.monotonic()} {what} {where} {number}\n".encode())
 
-    after_step, restore, interpolate = Checkpoint.after_step, Checkpoint.restore, positives.interpolate
+    after_step, restore, interpolate = (
+        Checkpoint.after_step,
+        Checkpoint.restore,
+        positives.interpolate,
+    )
 
     def noted_restore(self):
         step = restore(self)
@@ -129,12 +152,23 @@ def read_diary(home):
     """`(moment, what, where, number)` of every line."""
     path = Path(home) / "diary"
     lines = path.read_text().splitlines() if path.exists() else []
-    return [(float(moment), what, where, int(number)) for moment, what, where, number in map(str.split, lines)]
+    return [
+        (float(moment), what, where, int(number))
+        for moment, what, where, number in map(str.split, lines)
+    ]
 
 
 # Ways to end at a chosen point. ------------------------------------------------------------------
 
-CALLS = [(os, "fsync"), (os, "replace"), (os, "rename"), (os, "link"), (os, "mkdir"), (os, "rmdir"), (os, "unlink")]
+CALLS = [
+    (os, "fsync"),
+    (os, "replace"),
+    (os, "rename"),
+    (os, "link"),
+    (os, "mkdir"),
+    (os, "rmdir"),
+    (os, "unlink"),
+]
 
 
 def die_at(point, count_in=None):
@@ -167,7 +201,7 @@ def die_at(point, count_in=None):
 
 
 def die_after(entries):
-    """SIGKILL in the middle, when so many steps or batches are done and all of them are on the disk."""
+    """SIGKILL in the middle, when so many steps or batches are done and all are on the disk."""
     done = [0]
     after_step, interpolate = Checkpoint.after_step, positives.interpolate
 

@@ -26,7 +26,9 @@ def flip(path, draw):
 
 def request_of(manifest):
     """What was asked of the store when it was made."""
-    return Request(manifest["stage"], manifest["config"], tuple(manifest["inputs"]), manifest["version"])
+    return Request(
+        manifest["stage"], manifest["config"], tuple(manifest["inputs"]), manifest["version"]
+    )
 
 
 def truncate(path, draw):
@@ -68,7 +70,11 @@ def test_any_damage_is_noticed_named_and_set_aside(finished, round):
     try:
         assert store.find(request_of(manifest)) is None
         [aside] = path.parent.glob(f"{path.name}.damaged-*")
-        assert len(said) == 1 and f"{path.parent.name}/{path.name}" in said[0] and aside.name in said[0]
+        assert (
+            len(said) == 1
+            and f"{path.parent.name}/{path.name}" in said[0]
+            and aside.name in said[0]
+        )
         assert not path.exists()
     finally:
         for aside in path.parent.glob(f"{path.name}.damaged-*"):
@@ -107,7 +113,13 @@ def of_another_stage(path, draw):
     resigned(path, stage="another")
 
 
-FOREIGN = [of_another_format, of_another_version, of_another_configuration, of_other_inputs, of_another_stage]
+FOREIGN = [
+    of_another_format,
+    of_another_version,
+    of_another_configuration,
+    of_other_inputs,
+    of_another_stage,
+]
 
 
 @pytest.mark.item("2 damage")
@@ -132,7 +144,10 @@ def test_damaged_artifact_is_made_anew(reference, place, stage, round, request):
 
 
 WORK = [
-    ("diffusion", "checkpoint"), ("pretraining", "checkpoint"), ("candidates", "bank.npy"), ("candidates", "done.npy")
+    ("diffusion", "checkpoint"),
+    ("pretraining", "checkpoint"),
+    ("candidates", "bank.npy"),
+    ("candidates", "done.npy"),
 ]
 
 
@@ -161,7 +176,9 @@ def test_checkpoint_of_another_run_is_not_used(reference, place):
     overrides = OVERRIDES | {"diffusion.lr": 1e-3}
     assert Stage("diffusion", foreign, die_after, (20,), overrides).wait() == -9
     assert Stage("diffusion", home, die_after, (20,)).wait() == -9
-    [source], [target] = (folder.glob("artifacts/*/.*.work/checkpoint") for folder in (foreign, home))
+    [source], [target] = (
+        folder.glob("artifacts/*/.*.work/checkpoint") for folder in (foreign, home)
+    )
     shutil.copyfile(source, target)
     rerun = Stage("diffusion", home)
     assert rerun.wait() == 0 and "damaged" in rerun.said(), rerun.said()
@@ -187,12 +204,15 @@ def test_the_pickle_does_its_mischief_where_pickles_are_read(tmp_path):
 
 
 @pytest.mark.item("7 pickles", "artifacts")
-@pytest.mark.parametrize("folder, name, read", [
-    ("diffusion", "diffusion_pytorch_model.safetensors", load_file),
-    ("pretrain", "encoder.safetensors", load_file),
-    ("candidates", "bank.npy", lambda path: np.load(path, mmap_mode="r")),
-    ("diffusion", "losses.npy", np.load),
-])
+@pytest.mark.parametrize(
+    "folder, name, read",
+    [
+        ("diffusion", "diffusion_pytorch_model.safetensors", load_file),
+        ("pretrain", "encoder.safetensors", load_file),
+        ("candidates", "bank.npy", lambda path: np.load(path, mmap_mode="r")),
+        ("diffusion", "losses.npy", np.load),
+    ],
+)
 def test_pickle_in_the_store_is_never_unpickled(finished, tmp_path, folder, name, read):
     """Even where somebody made the manifest fit: the readers of the product read no pickle."""
     [source] = (finished / "artifacts" / folder).glob("[0-9a-f]*")
@@ -204,7 +224,11 @@ def test_pickle_in_the_store_is_never_unpickled(finished, tmp_path, folder, name
     artifact = Store(tmp_path / "artifacts").find(request_of(manifest))
     with pytest.raises((ValueError, SafetensorError)):
         read(artifact / name)
-    np.save(tmp_path / "object.npy", np.array([Malicious(tmp_path / "trace")], object), allow_pickle=True)
+    np.save(
+        tmp_path / "object.npy",
+        np.array([Malicious(tmp_path / "trace")], object),
+        allow_pickle=True,
+    )
     with pytest.raises((ValueError, SafetensorError)):
         read(tmp_path / "object.npy")
     assert not (tmp_path / "trace").exists()
@@ -230,17 +254,32 @@ def test_no_code_of_the_package_reads_pickles():
     """
     package = Path(clsp_utils.__file__).parent
     paths = sorted(package.rglob("*.py"))
-    assert {path.parent.name for path in paths} >= {"data", "diffusion", "contrastive", "runtime", "store"}
+    assert {path.parent.name for path in paths} >= {
+        "data",
+        "diffusion",
+        "contrastive",
+        "runtime",
+        "store",
+    }
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, (ast.Import, ast.ImportFrom))
+                else []
+            )
             module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
             if not module.startswith("clsp_utils"):  # whose own `load` reads images
-                assert not {"dill", "cloudpickle", "joblib", "load", "loads", "Unpickler"} & set(names), path
+                assert not {"dill", "cloudpickle", "joblib", "load", "loads", "Unpickler"} & set(
+                    names
+                ), path
             assert module.split(".")[0] not in {"pickle", "dill", "cloudpickle"}, path
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert not called.startswith("pickle.") or (path, called) == (package / "data" / "published.py", "pickle.loads"), path
+                assert not called.startswith("pickle.") or (path, called) == (
+                    package / "data" / "published.py",
+                    "pickle.loads",
+                ), path
                 options = {word.arg: ast.unparse(word.value) for word in node.keywords}
                 assert options.get("allow_pickle", "False") == "False", path
                 if ast.unparse(node.func) == "torch.load":
@@ -255,4 +294,3 @@ def test_a_file_that_was_not_verified_is_not_handed_out(finished):
     with pytest.raises(StoreError, match="planted"):
         artifact / "planted"
     (path / "planted").unlink()
-

@@ -1,4 +1,4 @@
-"""A full disk, a limit on files, a disk that cannot be written: told, harmless, and gone on from."""
+"""A full disk, a limit on files, a disk that cannot be written: told, and gone on from."""
 
 import os
 import random
@@ -55,7 +55,10 @@ def test_stage_on_a_full_disk(reference, disk, stage, round):
         run = Stage(stage, home)
         if run.wait() != 0:
             break
-        shutil.rmtree(home), (disk / "ballast").unlink()  # there was room enough: try with half of it
+        (
+            shutil.rmtree(home),
+            (disk / "ballast").unlink(),
+        )  # there was room enough: try with half of it
         reference.before_stage(stage, home)
         room /= 2
     assert_told(run, "No space left on device")
@@ -138,7 +141,9 @@ def test_notebook_on_a_full_disk(disk, round):
     fill(disk, [0, 200_000][round])
     run = clsp(home, "run", "01", "--profile", "smoke")
     said, _ = run.communicate(timeout=120)
-    assert run.returncode in (1, 2) and "No space left on device" in said and "Traceback" not in said, said
+    assert (
+        run.returncode in (1, 2) and "No space left on device" in said and "Traceback" not in said
+    ), said
     (disk / "ballast").unlink()
     run = clsp(home, "run", "01", "--profile", "smoke")
     said, _ = run.communicate(timeout=120)

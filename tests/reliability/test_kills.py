@@ -20,7 +20,8 @@ def kill_at_random(name, home_of, seconds, draw, **options):
         time.sleep(draw.random() * seconds / 1.5**attempt)
         moment = stage.kill()
         if stage.process.exitcode == -9:
-            return home, moment
+            break
+    return home, moment
 
 
 def finish(reference, name, home, **options):
@@ -56,7 +57,10 @@ def redone(home, killed, name):
 def test_killed_stage_goes_on_to_the_same_end(reference, tmp_path, stage, round, record_property):
     draw = random.Random(f"{stage} {round}")
     home, moment = kill_at_random(
-        stage, lambda attempt: reference.before_stage(stage, tmp_path / str(attempt)), reference.seconds[stage], draw
+        stage,
+        lambda attempt: reference.before_stage(stage, tmp_path / str(attempt)),
+        reference.seconds[stage],
+        draw,
     )
     finish(reference, stage, home)
     if stage == "candidates":
@@ -120,7 +124,11 @@ def test_bank_of_two_workers(reference, tmp_path, round):
     """The workers end with the process that they work for, and the bank is the same."""
     stage, draw = "candidates", random.Random(f"workers {round}")
     home, _ = kill_at_random(
-        stage, lambda attempt: reference.before_stage(stage, tmp_path / str(attempt)), 8, draw, threads=2
+        stage,
+        lambda attempt: reference.before_stage(stage, tmp_path / str(attempt)),
+        8,
+        draw,
+        threads=2,
     )
     finish(reference, stage, home, threads=2 if round % 2 else 1)
 

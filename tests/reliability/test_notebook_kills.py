@@ -32,7 +32,7 @@ def finish(home, unbroken):
 
 
 def run_for_a_while(folder, seconds, draw):
-    """A run that is in the middle, with a kernel: (home, run, kernel). One that is over by then is not."""
+    """A run that is in the middle, and not over, with a kernel: (home, run, kernel)."""
     for attempt in range(20):
         home = folder / str(attempt)
         run = clsp(home, *RUN)
@@ -121,5 +121,3 @@ def test_all_notebooks_twice_give_the_same_figures_and_tables(tmp_path, round):
     assert found[0] == found[1] and sum(name.endswith(".csv") for name in found[0]) > 10
     report = json.loads((tmp_path / "first/build/smoke/report.json").read_text())
     assert all(0 < entry["peak_mb"] < 6000 for entry in report)
-
-

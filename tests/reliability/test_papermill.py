@@ -14,7 +14,8 @@ from clsp_utils.store import Request, Store
 # Cell 1 has the parameters, cell 2 makes an artifact, cell 3 is the one below, cell 4 goes on.
 MAKE = """
 from clsp_utils.store import Request, Store
-Store({store!r}).get(Request("stage", {{"name": {name!r}}}), lambda out, work: (out / "result").write_text("kept"))
+request = Request("stage", {{"name": {name!r}}})
+Store({store!r}).get(request, lambda out, work: (out / "result").write_text("kept"))
 """
 # Runs all notebooks of the folder argv[1].
 RUN = """
@@ -27,7 +28,8 @@ sys.exit(runner.run(runner.find_notebooks(folder), folder / "build", "smoke", {}
 FAILURES = {
     "error": ("raise ValueError('no luck')", ["cell 3 ", "ValueError: no luck"]),
     "no_traceback": (
-        "class Stop(Exception):\n    def _render_traceback_(self):\n        return []\nraise Stop('quietly')",
+        "class Stop(Exception):\n    def _render_traceback_(self):\n        return []\n"
+        "raise Stop('quietly')",
         ["cell 3 "],
     ),
     "interrupted": ("raise KeyboardInterrupt", ["cell 3 ", "KeyboardInterrupt"]),
@@ -44,7 +46,11 @@ FAILURES = {
 
 
 def write(path, *sources):
-    cells = [new_code_cell('profile: str = "smoke"\noverrides: dict = {}\n', metadata={"tags": ["parameters"]})]
+    cells = [
+        new_code_cell(
+            'profile: str = "smoke"\noverrides: dict = {}\n', metadata={"tags": ["parameters"]}
+        )
+    ]
     cells += [new_code_cell(source) for source in sources]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
@@ -65,7 +71,9 @@ def test_failure_is_told_and_earlier_results_are_kept(tmp_path, capsys, name):
     for part in parts:
         assert part in entry["error"]
     assert path.stem in capsys.readouterr().out
-    assert "went on" not in (tmp_path / "build/smoke/notebooks" / path.name).read_text().replace("print('went on')", "")
+    assert "went on" not in (tmp_path / "build/smoke/notebooks" / path.name).read_text().replace(
+        "print('went on')", ""
+    )
     artifact = store.find(Request("stage", {"name": name}))
     assert (artifact / "result").read_text() == "kept"
 
@@ -73,7 +81,11 @@ def test_failure_is_told_and_earlier_results_are_kept(tmp_path, capsys, name):
 @pytest.mark.slow
 @pytest.mark.item("5 papermill", "failures")
 def test_exit_in_the_last_cell_is_told_too(tmp_path):
-    path = write(tmp_path / "01_last.ipynb", "1", "import sys; sys.exit(0); raise ValueError('never reached')")
+    path = write(
+        tmp_path / "01_last.ipynb",
+        "1",
+        "import sys; sys.exit(0); raise ValueError('never reached')",
+    )
     assert runner.run([path], tmp_path / "build", "smoke", {}, timeout=60) == 1
     [entry] = json.loads((tmp_path / "build/smoke/report.json").read_text())
     assert "stopped early" in entry["error"] and "cell 3 " in entry["error"]

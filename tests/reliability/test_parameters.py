@@ -35,7 +35,7 @@ BAD = {
     "-p seed=1.5": "seed=1.5",
     "-p seed=True": "seed=True",
     "-p seed=None": "seed=None",
-    "04 -p mix_weight=much": "mix_weight=much",
+    "04 -p candidates.mix_weight=much": "mix_weight='much'",
     # out of range
     "-p candidates.k=0": "candidates.k=0",
     "-p candidates.k=-1": "candidates.k=-1",
@@ -59,14 +59,14 @@ BAD = {
     "-p data.limit=5": "limit=5",
     "-p seed=-1": "seed=-1",
     "-p seed=2147483648": "seed=2147483648",
-    "04 -p mix_weight=1.5": "mix_weight=1.5",
-    "04 -p k=0": "k=0",
-    "04 -p n_shown=0": "n_shown=0",
-    "01 -p n_shown=-3": "n_shown=-3",
-    "02 -p t_shown=1000": "t_shown=1000",
-    "02 -p n_neighbours=0": "n_neighbours=0",
-    "03 -p n_steps=7": "n_steps=7",
-    "05 -p n_pairs=0": "n_pairs=0",
+    "04 -p candidates.mix_weight=1.5": "mix_weight=1.5",
+    "04 -p study.k_shown=0": "k_shown=0",
+    "04 -p study.n_shown=0": "n_shown=0",
+    "01 -p study.n_shown=-3": "n_shown=-3",
+    "02 -p study.t_shown=1000": "t_shown=1000",
+    "02 -p study.n_neighbours=0": "n_neighbours=0",
+    "03 -p study.mask_steps=7": "mask_steps=7",
+    "05 -p study.n_pairs=0": "n_pairs=0",
     "--timeout 0": "0",
     "--timeout -5": "-5",
     # no number
@@ -74,8 +74,8 @@ BAD = {
     "-p diffusion.lr=1e999": "inf",
     "-p candidates.mix_weight=nan": "nan",
     "-p simclr.weight_decay=1e999": "inf",
-    "04 -p mix_weight=nan": "nan",
-    "04 -p mix_weight=1e999": "inf",
+    "04 -p candidates.mix_weight=nan": "nan",
+    "04 -p candidates.mix_weight=1e999": "inf",
     "--timeout nan": "nan",
     # unknown names
     "--profile huge": "huge",
@@ -86,6 +86,7 @@ BAD = {
     "-p data.name=nosuch": "nosuch",
     "-p precision=fp16": "precision",
     "-p simclr.backbone.block=wide": "wide",
+    "04 -p mix_weight=0.5": "use the setting candidates.mix_weight",
     "-p seed": "seed",
     "-p =3": "=3",
     "77": "77",
@@ -108,7 +109,9 @@ BAD = {
 def assert_one_sentence(message, part):
     """`error: name=value: what is allowed.`"""
     assert part in message
-    assert message.startswith("error: ") and message.endswith(".\n") and message.count("\n") == 1, message
+    assert message.startswith("error: ") and message.endswith(".\n") and message.count("\n") == 1, (
+        message
+    )
 
 
 @pytest.mark.item("6 parameters", "refused by the command line")
@@ -130,24 +133,38 @@ def test_refusal_takes_seconds(place, round):
     assert run.returncode == 2
     assert_one_sentence(said, BAD[arguments])
     assert time.monotonic() - start < 10
-    assert not (place / "build/laptop").exists() and not list((place / "artifacts").glob("*")), "nothing was computed"
+    assert not (place / "build/laptop").exists() and not list((place / "artifacts").glob("*")), (
+        "nothing was computed"
+    )
 
 
 def test_enough_of_them():
     assert len(BAD) >= 50 and all(re.search(r"\S", part) for part in BAD.values())
-    assert {path.stem[:2] for path in runner.find_notebooks(config.home("notebooks"))} >= {"01", "02", "03", "04", "05"}
+    assert {path.stem[:2] for path in runner.find_notebooks(config.home("notebooks"))} >= {
+        "01",
+        "02",
+        "03",
+        "04",
+        "05",
+    }
 
 
 @pytest.mark.item("6 parameters", "refused by the notebook itself")
 @pytest.mark.slow
 @pytest.mark.rounds(short=0, long=4)
 def test_plain_papermill_is_refused_before_any_stage(place, round):
-    number, name, value = [("04", "mix_weight", "5"), ("04", "k", "0"), ("01", "n_shown", "0"), ("02", "t_shown", "1000")][round]
+    number, name, value = [
+        ("04", "candidates.mix_weight", "5"), ("04", "study.k_shown", "0"),
+        ("01", "study.n_shown", "0"), ("02", "study.t_shown", "1000"),
+    ][round]  # fmt: skip
     [source] = config.home("notebooks").glob(f"{number}_*.ipynb")
-    command = [sys.executable, "-m", "papermill", str(source), str(place / "out.ipynb"), "-p", name, value]
+    command = [sys.executable, "-m", "papermill", str(source), str(place / "out.ipynb")]
+    command += ["-p", "overrides", f"{{'{name}': {value}}}"]
     environment = os.environ | {"CLSP_HOME": str(place)}
     start = time.monotonic()
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode and "ConfigError" in result.stderr and f"{name}={value}" in result.stderr
+    assert (
+        result.returncode and "ConfigError" in result.stderr and f"{name}={value}" in result.stderr
+    )
     assert time.monotonic() - start < 20, "most of it is the kernel's start"
     assert not list((place / "artifacts").glob("*"))

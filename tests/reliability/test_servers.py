@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,15 +22,16 @@ def listening(process):
     """Addresses at which a process and all below it accept connections."""
     found = set()
     for one in [psutil.Process(process.pid), *below(process)]:
-        try:
-            found |= {c.laddr for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}
-        except psutil.Error:  # it has just ended
-            pass
+        with suppress(psutil.Error):  # it has just ended
+            connections = one.net_connections("inet")
+            found |= {c.laddr for c in connections if c.status == psutil.CONN_LISTEN}
     return found
 
 
 def assert_local(addresses):
-    assert addresses and all(ipaddress.ip_address(address.ip).is_loopback for address in addresses), addresses
+    assert addresses and all(
+        ipaddress.ip_address(address.ip).is_loopback for address in addresses
+    ), addresses
 
 
 @pytest.fixture
@@ -38,16 +40,25 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     said = subprocess.run(
         ["make", "-n", "-o", ".venv/ready", "lab", f"BIN={Path(sys.executable).parent}"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     [command] = [line for line in said.splitlines() if "jupyter" in line]
     command = command.split()
     assert Path(command[0]).name == "jupyter"
-    log = open(tmp_path / "log", "w")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jupyter", *command[1:], "--no-browser", "--allow-root", "--port=0"],
-        cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
-    )
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "jupyter", *command[1:]),
+                *("--no-browser", "--allow-root", "--port=0"),
+            ],
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         end, found = time.monotonic() + 60, None
         while not found and time.monotonic() < end and process.poll() is None:
@@ -58,7 +69,6 @@ def lab(tmp_path, monkeypatch):
     finally:  # a server without a token must not stay either
         kill_all([*below(process), process])
         process.wait()
-        log.close()
 
 
 def ask(url, token=None, method="GET", data=None):

@@ -1,4 +1,4 @@
-"""Two processes on one store: one makes, the other waits; nothing is made twice, no file is torn."""
+"""Two processes on one store: one makes, the other waits; no file is torn."""
 
 import multiprocessing
 import random
@@ -29,7 +29,10 @@ def test_one_makes_and_the_other_waits(reference, place, name, round):
 @pytest.mark.rounds(short=1, long=5)
 def test_what_both_need_is_made_once(reference, place, round):
     home = reference.before_stage("diffusion", place)  # nothing at all
-    runs = [Stage(name, home) for name in (("pretraining", "candidates"), ("evaluation", "pretraining"))[round % 2]]
+    runs = [
+        Stage(name, home)
+        for name in (("pretraining", "candidates"), ("evaluation", "pretraining"))[round % 2]
+    ]
     assert [run.wait() for run in runs] == [0, 0], runs[0].said()
     last = ("pretraining", "evaluation")[round % 2]
     assert contents(home) == reference.after[last] and not leftovers(home)
@@ -63,7 +66,10 @@ def test_file_that_two_write_is_never_torn(tmp_path, round):
     replace_file(path, b"a" * 100_000)
     context = multiprocessing.get_context("forkserver")
     until = time.time() + 2
-    writers = [context.Process(target=_write_again_and_again, args=(path, letter, until)) for letter in (b"a", b"b")]
+    writers = [
+        context.Process(target=_write_again_and_again, args=(path, letter, until))
+        for letter in (b"a", b"b")
+    ]
     for writer in writers:
         writer.start()
     seen = set()

@@ -18,7 +18,9 @@ class Loop:
 
     def __init__(self, folder, seed=0, every=1e9):
         torch.manual_seed(seed)
-        self.model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 2))
+        self.model = torch.nn.Sequential(
+            torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 2)
+        )
         self.sgd = torch.optim.SGD(self.model[0].parameters(), 0.1, momentum=0.9)
         self.adam = torch.optim.AdamW(self.model[1:].parameters(), 0.01)
         self.ema = EMAModel(self.model.parameters(), decay=0.9)
@@ -129,7 +131,7 @@ def test_save_that_fails_keeps_the_last_checkpoint(saved, tmp_path, monkeypatch,
     before = saved.checkpoint.path.read_bytes()
     saved.run(3, 5)
     monkeypatch.setattr(os, call, fail)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="No space left"):
         saved.checkpoint.save(5)
     assert saved.checkpoint.path.read_bytes() == before
 
@@ -157,7 +159,9 @@ def test_after_step_saves_when_it_is_time(tmp_path):
 def test_saves_that_take_long_come_less_often(tmp_path, monkeypatch):
     rare, loop = Loop(tmp_path / "rare", every=1000.0), Loop(tmp_path / "often", every=1.0)
     rare.checkpoint.save(0)
-    assert rare.checkpoint.every == 1000.0, "a small file is written in less than a twentieth of that"
+    assert rare.checkpoint.every == 1000.0, (
+        "a small file is written in less than a twentieth of that"
+    )
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda *paths: time.sleep(0.1) or replace(*paths))
     loop.checkpoint.save(1)

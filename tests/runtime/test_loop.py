@@ -9,16 +9,19 @@ import torch
 from clsp_utils.runtime import set_lr, warmup_cosine, write_log
 
 
-@pytest.mark.parametrize("step, total, warmup, expected", [
-    (0, 100, 9, 0.1),  # not 0: the first step does something
-    (8, 100, 9, 0.9),
-    (10, 110, 10, 1.0),
-    (60, 110, 10, 0.5),
-    (35, 110, 10, 0.5 + math.sqrt(0.5) / 2),
-    (110, 110, 10, 0.0),
-    (0, 100, 0, 1.0),
-    (100, 100, 0, 0.0),
-])
+@pytest.mark.parametrize(
+    "step, total, warmup, expected",
+    [
+        (0, 100, 9, 0.1),  # not 0: the first step does something
+        (8, 100, 9, 0.9),
+        (10, 110, 10, 1.0),
+        (60, 110, 10, 0.5),
+        (35, 110, 10, 0.5 + math.sqrt(0.5) / 2),
+        (110, 110, 10, 0.0),
+        (0, 100, 0, 1.0),
+        (100, 100, 0, 0.0),
+    ],
+)
 def test_warmup_cosine_at_known_points(step, total, warmup, expected):
     assert warmup_cosine(step, total, warmup) == pytest.approx(expected)
 
@@ -27,7 +30,9 @@ def test_warmup_cosine_at_known_points(step, total, warmup, expected):
 def test_warmup_cosine_rises_then_falls(total, warmup):
     factors = [warmup_cosine(step, total, warmup) for step in range(total)]
     top = min(math.ceil(warmup), total - 1)
-    assert factors[: top + 1] == sorted(factors[: top + 1]) and factors[top:] == sorted(factors[top:], reverse=True)
+    assert factors[: top + 1] == sorted(factors[: top + 1]) and factors[top:] == sorted(
+        factors[top:], reverse=True
+    )
     assert all(0 < factor <= 1 for factor in factors)
 
 

@@ -6,7 +6,9 @@ from clsp_utils.runtime import generator, seed_for
 
 
 def test_seeds_are_the_same_everywhere_and_distinct():
-    names = [(seed, name, step) for seed in range(5) for name in ("views", "noise") for step in range(50)]
+    names = [
+        (seed, name, step) for seed in range(5) for name in ("views", "noise") for step in range(50)
+    ]
     seeds = {seed_for(*name) for name in names}
     assert len(seeds) == len(names) and all(0 <= seed < 2**63 for seed in seeds)
     # Python's own hash of strings differs between processes; this one must never change.

@@ -29,7 +29,9 @@ root = Path(sys.argv[1])
 store = Store(root, log=lambda text: print(text, flush=True))
 """
 # A build that counts itself, and goes on only when it is let.
-COUNTED = CHILD + """
+COUNTED = (
+    CHILD
+    + """
 def build(out, work):
     with open(root / "built", "a") as file:
         file.write("once\\n")
@@ -39,6 +41,7 @@ def build(out, work):
     (out / "result").write_text("whole")
 print((store.get(REQUEST, build) / "result").read_text())
 """
+)
 
 
 @pytest.fixture
@@ -57,7 +60,9 @@ def child(store):
 
     def start(code):
         process = subprocess.Popen(
-            [sys.executable, "-c", code, str(store.root)], stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", code, str(store.root)],
+            stdout=subprocess.PIPE,
+            text=True,
             cwd=Path(__file__).parents[2],
         )
         # Should it wait for a lock that is never freed, reading its output must come to an end.
@@ -84,7 +89,7 @@ def leaves(node, path=()):
     """Paths of all values of a tree of dictionaries."""
     if not isinstance(node, dict):
         return [path]
-    return [leaf for name in node for leaf in leaves(node[name], path + (name,))]
+    return [leaf for name in node for leaf in leaves(node[name], (*path, name))]
 
 
 def test_key_depends_on_every_value():
@@ -124,7 +129,10 @@ def test_get_builds_once_then_finds(store):
     assert again == first == store.find(REQUEST)
     assert first.path == store.root / "stage" / KEY and first.key == KEY
     assert (first / "result").read_text() == "whole"
-    assert first.manifest["config"] == CONFIG and set(first.manifest["sha256"]) == {"result", "deep/more"}
+    assert first.manifest["config"] == CONFIG and set(first.manifest["sha256"]) == {
+        "result",
+        "deep/more",
+    }
     assert store.find(Request("stage", CONFIG, ("input",))) is None
     assert store.said == []
 
@@ -143,7 +151,9 @@ def test_failed_build_leaves_nothing_and_frees_the_lock(store):
 
 @pytest.mark.parametrize("when", ["in build", "before rename"])
 def test_kill_leaves_nothing_under_the_name_and_work_goes_on(store, child, when):
-    killed = child(CHILD + f"""
+    killed = child(
+        CHILD
+        + f"""
 die = lambda *_: os.kill(os.getpid(), 9)
 def build(out, work):
     (work / "progress").write_text("7 steps")
@@ -152,19 +162,43 @@ def build(out, work):
         die()
     Path.rename = die
 store.get(REQUEST, build)
-""")
+"""
+    )
     assert killed.wait() == -signal.SIGKILL
     assert not (store.root / "stage" / KEY).exists() and store.find(REQUEST) is None
     # In a child too, since a lock that the dead process still held would block for ever.
-    rerun = child(CHILD + """
+    rerun = child(
+        CHILD
+        + """
 def build(out, work):
     (out / "resumed").write_text((work / "progress").read_text())
 print((store.get(REQUEST, build) / "resumed").read_text())
-""")
+"""
+    )
     assert rerun.communicate()[0] == "7 steps\n"
     artifact = store.find(REQUEST)
     assert list(artifact.manifest["sha256"]) == ["resumed"], "nothing of the killed build is in it"
     assert not list(store.root.glob("stage/.*.work")), "work is removed once the artifact is whole"
+
+
+def test_work_that_a_kill_left_beside_the_artifact_is_removed_when_it_is_found(store, child):
+    killed = child(
+        CHILD
+        + """
+rename = Path.rename
+def rename_and_die(self, target):
+    rename(self, target)
+    os.kill(os.getpid(), 9)
+Path.rename = rename_and_die
+store.get(REQUEST, lambda out, work: (out / "result").write_text("whole"))
+"""
+    )
+    assert killed.wait() == -signal.SIGKILL
+    [work] = store.root.glob("stage/.*.work")
+    with artifacts._lock_of(store.root / "stage" / KEY):
+        assert store.find(REQUEST) and work.exists(), "whoever has the lock may use it"
+    assert store.find(REQUEST) and not work.exists()
+    assert sorted(path.name for path in work.parent.iterdir()) == [f".{KEY}.lock", KEY]
 
 
 def test_two_processes_build_once(store, child):
@@ -254,10 +288,16 @@ def test_stage_that_cannot_be_written(store):
     assert_one_sentence(error, "stage", KEY, store.root)
 
 
-@pytest.mark.parametrize("reason, shown", [
-    (OSError(28, "No space left on device"), "No space left on device"),
-    (OSError("header is too large"), "header is too large"),  # as libraries raise it: no strerror
-])
+@pytest.mark.parametrize(
+    "reason, shown",
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (
+            OSError("header is too large"),
+            "header is too large",
+        ),  # as libraries raise it: no strerror
+    ],
+)
 def test_write_that_fails_in_build_tells_why(store, reason, shown):
     def fail(out, work):
         raise reason
@@ -287,7 +327,9 @@ def test_files_are_verified_once_by_a_store_until_somebody_touches_them(store, h
     assert store.find(REQUEST) and sorted(hashed) == ["more", "result"]
     hashed.clear()
     assert store.find(REQUEST) and not hashed
-    assert Store(store.root).find(REQUEST) and sorted(hashed) == ["more", "result"], "each by itself"
+    assert Store(store.root).find(REQUEST) and sorted(hashed) == ["more", "result"], (
+        "each by itself"
+    )
 
 
 def test_a_change_is_noticed_by_the_store_that_has_verified_the_files(store):
@@ -307,7 +349,9 @@ def test_notes_are_in_the_manifest_and_not_in_the_key(store):
     artifact = store.get(REQUEST, build, {"device": "cpu", "precision": "fp32"})
     assert artifact.key == KEY
     assert (artifact.manifest["device"], artifact.manifest["precision"]) == ("cpu", "fp32")
-    assert store.get(REQUEST, pytest.fail, {"device": "cuda"}) == artifact, "found under other notes"
+    assert store.get(REQUEST, pytest.fail, {"device": "cuda"}) == artifact, (
+        "found under other notes"
+    )
     on_disk = json.loads((artifact.path / "manifest.json").read_text())
     assert on_disk["device"] == "cpu"
     on_disk["device"] = "cuda"
