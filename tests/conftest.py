@@ -6,16 +6,21 @@ from contextlib import contextmanager
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for subprocesses
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
-from clsp_utils.runtime import Checkpoint  # noqa: E402
+from clsp_utils.runtime import Checkpoint
 
 torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--rounds", choices=("short", "long"), default="short", help="how often tests/reliability tries")
+    parser.addoption(
+        "--rounds",
+        choices=("short", "long"),
+        default="short",
+        help="how often tests/reliability tries",
+    )
     parser.addoption("--results", help="file for the counts of tests/reliability")
 
 
@@ -32,7 +37,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def killed(monkeypatch):
-    """`with killed(after, saved)`: what runs inside dies after so many steps, `saved` of them on disk."""
+    """`with killed(after, saved)`: what runs inside dies after so many steps, some of them saved."""
     original = Checkpoint.after_step
 
     @contextmanager
@@ -43,8 +48,9 @@ def killed(monkeypatch):
             if step + 1 == after:
                 raise Killed
 
-        with monkeypatch.context() as patch, pytest.raises(Killed):
+        with monkeypatch.context() as patch:
             patch.setattr(Checkpoint, "after_step", after_step)
-            yield
+            with pytest.raises(Killed):
+                yield
 
     return die

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_settings_in_the_documents_exist(name):
     for command in re.findall(r"-m clsp_utils (?:run|stage) [^`\n#]*", text):
         words = shlex.split(command)
         profile = words[words.index("--profile") + 1] if "--profile" in words else "laptop"
-        given = dict(w.split("=", 1) for flag, w in zip(words, words[1:]) if flag == "-p")
+        given = dict(w.split("=", 1) for flag, w in pairwise(words) if flag == "-p")
         data = given.pop("data", "")
         overrides = {k: literal(v) for k, v in given.items() if "." in k or k == "precision"}
         if "Yours" not in command and "yours" not in command:

@@ -4,13 +4,13 @@ import matplotlib
 
 matplotlib.use("agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import pytest  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
 
-from clsp_utils.book import figures  # noqa: E402
-from clsp_utils.config import Study  # noqa: E402
+from clsp_utils.book import figures
+from clsp_utils.config import Study
 
 TABLE = pd.DataFrame(
     {"method": ["SimCLR", "CLSP-SimCLR"], "knn": [0.5, 2 / 3], "half": [0.01, 0.02]}

@@ -1,6 +1,7 @@
 """Data sets in an .npz file: what is read, and what is refused with which sentence."""
 
 import zipfile
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -43,6 +44,9 @@ def test_npz_of_other_sizes_is_resized(user, shape):
 
 
 X = np.zeros((8, 32, 32, 3), np.uint8)
+with BytesIO() as one_array:
+    np.save(one_array, X)
+    NPY = one_array.getvalue()
 WRONG = {
     "float images": (
         {"train_x": X / 255},
@@ -109,7 +113,7 @@ def huge(path):
     [
         lambda path: path.touch(),
         lambda path: path.write_text("text"),
-        lambda path: np.save(open(path, "wb"), X),
+        lambda path: path.write_bytes(NPY),
         lambda path: zipfile.ZipFile(path, "w").writestr("train_x.npy", "text"),
         huge,
     ],

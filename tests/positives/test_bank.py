@@ -126,6 +126,7 @@ def test_a_bank_of_another_shape_is_not_gone_on_from(tmp_path):
 
 # Full disks -------------------------------------------------------------------------------------
 
+
 def fill_three_megabytes(folder):
     open_bank(folder, 1000, 1, 10, (32, 32, 3))
     fill_bank(folder, lambda rows, seed: np.full((10, 1, 32, 32, 3), 1, np.uint8), 10, 0)
