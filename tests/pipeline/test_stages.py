@@ -91,7 +91,7 @@ SMOKE = Profile("smoke")
         ({"simclr.watch_every": 1}, set()),
         ({"study.samples": SMOKE.study.samples + 1}, set()),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)),  # a set has no order of its own
 )
 def test_a_setting_changes_the_keys_of_what_it_shapes_and_no_other(home, override, expected):
     assert changed(keys(), keys(overrides=override)) == expected
