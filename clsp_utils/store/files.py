@@ -3,11 +3,11 @@
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -31,16 +31,15 @@ def locked(lock: FileLock, on_wait: Callable[[], Any]) -> Iterator[None]:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Writes a file as a whole: a reader finds the old one or the new one, never a half."""
-    handle, name = tempfile.mkstemp(".new", f".{path.name}.", path.parent)
+    new = path.with_name(f".{path.name}.{uuid4().hex}.new")
     try:
-        with open(handle, "wb") as file:
+        with open(new, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), 0o644)  # mkstemp's is private
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(new, path)
     except BaseException:
-        os.unlink(name)
+        new.unlink(missing_ok=True)
         raise
 
 
