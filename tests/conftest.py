@@ -37,7 +37,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def killed(monkeypatch):
-    """`with killed(after, saved)`: what runs inside dies after so many steps, some of them saved."""
+    """`with killed(after, saved)`: what runs inside dies after so many steps, some are saved."""
     original = Checkpoint.after_step
 
     @contextmanager
