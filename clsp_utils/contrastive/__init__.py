@@ -15,5 +15,6 @@ from clsp_utils.contrastive.losses import (
     sup_con,
 )
 from clsp_utils.contrastive.methods import Batch, Method, build_method
+from clsp_utils.contrastive.multi_view import cacr, mv_dhel, mv_info_nce, pairwise_nt_xent
 from clsp_utils.contrastive.pretrain import pretrain
 from clsp_utils.contrastive.pretrained import load_encoder

@@ -6,6 +6,7 @@ Takes networks, images and tables as they are; knows nothing of training, the st
 from clsp_utils.evaluation.factors import background_match, edges, margin, nearest_images
 from clsp_utils.evaluation.features import extract_features
 from clsp_utils.evaluation.fidelity import frechet
+from clsp_utils.evaluation.geometry import alignment, rank_me, uniformity
 from clsp_utils.evaluation.judge import Judge
 from clsp_utils.evaluation.probes import (
     accuracy,
