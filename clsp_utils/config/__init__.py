@@ -30,7 +30,7 @@ from clsp_utils.config.overrides import (
     validate,
 )
 from clsp_utils.config.paths import PROJECT, home
-from clsp_utils.config.profiles import PROFILES
+from clsp_utils.config.profiles import BY_DATA_SET, PROFILES
 from clsp_utils.config.ranges import (
     Count,
     NotNegative,

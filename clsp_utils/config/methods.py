@@ -40,6 +40,8 @@ class Training:
     momentum: Share = 0.9  # of SGD
     weight_decay: NotNegative = 1e-4
     warmup: NotNegative = 1.0  # epochs
+    # One forward over all views, whose batch norm they share; else one per view.
+    views_together: bool = True
     watch_every: CountOrNone = local(
         default=0
     )  # epochs between two kNN scores in the log; 0 = none
@@ -120,7 +122,9 @@ METHODS = {
     "NNCLR": Recipe("neighbours.NNCLR", "nnclr", NNCLR),
     "All4One": Recipe("neighbours.All4One", "all4one", All4One),
     "MoCoV2": Recipe("moco.MoCoV2", "moco", MoCoV2),
+    "third view MoCoV2": Recipe("moco.MoCoV2", "moco", MoCoV2, ("anchor", "anchor", "anchor")),
     "CLSP-MoCoV2": Recipe("moco.MoCoV2", "moco", MoCoV2, ("anchor", "anchor", "synthetic")),
+    "class positives MoCoV2": Recipe("moco.MoCoV2", "moco", MoCoV2, ("anchor", "anchor", "class")),
     "supervised": Recipe("supervised.Supervised", "classifier", Supervised, ("anchor",), True),
 }
 # What these hold for all contrastive methods is set in the section "pretrain".

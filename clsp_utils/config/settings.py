@@ -35,6 +35,9 @@ class Data:
     size: Annotated[int, Field(ge=8, le=512, strict=True)] = 16  # pixels a side
     draws: Count = 3  # pictures of each training digit, each on its own background; digits only
     limit: CountOrNone = 0  # use only so many images of each split; 0 = all
+    # Encoders' inputs are normalised by statistics of the training images, or by the constants of
+    # `data.NORMALISATION`, which the authors use and which are not the true ones.
+    normalisation: Literal["computed", "published"] = "computed"
     # "validation" holds a fifth of the training strokes out and never touches the test split:
     # every choice of a setting was made there.
     evaluate_on: Literal["test", "validation"] = "test"
@@ -43,6 +46,15 @@ class Data:
     def _enough_to_split(self) -> Self:
         if 0 < self.limit < 200:
             raise ValueError(f"limit={self.limit} must be 0 (all images) or at least 200")
+        return self
+
+    @model_validator(mode="after")
+    def _has_constants(self) -> Self:
+        if self.normalisation == "published" and self.name not in ("cifar10", "cifar100", "stl10"):
+            raise ValueError(
+                f"normalisation='published' must be 'computed' for name={self.name!r}, of which no "
+                f"constants are published"
+            )
         return self
 
     @model_validator(mode="after")
@@ -93,10 +105,7 @@ class UNetShape:
             )
         sides = [size // 2**i for i in range(levels)]
         if any(side not in sides for side in self.attention):
-            return (
-                f"diffusion.unet.attention={self.attention} must name resolutions of the UNet, "
-                f"{sides}"
-            )
+            return f"unet.attention={self.attention} must name resolutions of the UNet, {sides}"
         return ""
 
 
@@ -110,6 +119,7 @@ class Diffusion:
     lr: Positive = 2e-3
     weight_decay: NotNegative = 0.01
     warmup: Count = 100  # steps
+    schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up: to 0, or as it is
     ema_decay: Share = 0.995
     snr_gamma: NotNegative = 5.0  # min-SNR weighting of the loss (arXiv 2303.09556); 0 = none
     # Two shares of each batch that are not plain DDPM training (0 and 0 is). The middle is read
@@ -207,5 +217,8 @@ class Probe:
     lr: Positive = 1.0
     batch: Count = 256
     epochs: Count = 100  # the learning rate falls to a tenth at 60 % and again at 80 %
+    momentum: Share = 0.9  # of SGD
+    standardise: bool = True  # features, by the training features' mean and deviation
+    zero_init: bool = True  # of the classifier; else torch's random one
     # kNN picks one of these on held-out anchors.
     neighbours: Annotated[tuple[Count, ...], Field(min_length=1)] = (5, 10, 20, 50, 100, 200)

@@ -118,8 +118,9 @@ def pretrain(
         anchors = order[i * batch : (i + 1) * batch]
         views = draw_views(step, anchors)
         with runtime.autocast(device, precision):
-            stacked = torch.cat(views).contiguous(memory_format=torch.channels_last)
-            z = [share.gather(own) for own in project(stacked).chunk(len(views))]
+            groups = [torch.cat(views)] if cfg.views_together else views
+            z = [project(x.contiguous(memory_format=torch.channels_last)) for x in groups]
+            z = [share.gather(own) for own in torch.cat(z).chunk(len(views))]
             loss = net.loss(Batch(z, views, labels[anchors].to(device), share, step, total))
         runtime.set_lr(optimizer, lr(step))
         optimizer.zero_grad()

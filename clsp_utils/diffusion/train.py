@@ -44,6 +44,7 @@ def train(
         runtime.Diverged: the loss is not finite.
     """
     device, share = runtime.device(), runtime.my_share()
+    section = "diffusion" if labels is None else "class_diffusion"
     n_classes = 0 if labels is None else int(labels.max()) + 1
     with torch.random.fork_rng():
         torch.manual_seed(runtime.seed_for(seed, "unet weights"))
@@ -62,6 +63,8 @@ def train(
     pixels = torch.from_numpy(images)
 
     def lr(step: int) -> float:
+        if cfg.schedule == "constant":
+            return cfg.lr * runtime.warmup_constant(step, cfg.warmup)
         return cfg.lr * runtime.warmup_cosine(step, cfg.steps, cfg.warmup)
 
     # Rows of the batch: pairs are n_pairs apart; then plain images, then those with a silent
@@ -117,7 +120,7 @@ def train(
         losses[step] = share.mean(loss).item()
         if share.rank == 0 and ((step + 1) % per_epoch == 0 or step + 1 == cfg.steps):
             runtime.write_log(work / "log.csv", step, per_epoch, losses, lr)
-        checkpoint.after_step(step, losses[step].item(), f"diffusion.lr={cfg.lr:g}")
+        checkpoint.after_step(step, losses[step].item(), f"{section}.lr={cfg.lr:g}")
     ema.copy_to(unet.parameters())
     return unet.cpu().eval(), losses.numpy()
 

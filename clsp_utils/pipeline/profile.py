@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, TypeVar, get_type_hints
 
 from clsp_utils.config import (
+    BY_DATA_SET,
     CONTRASTIVE,
     METHODS,
     PROFILES,
@@ -38,7 +39,8 @@ class Profile:
     Args:
         name: a key of `config.PROFILES`.
         overrides: values by dotted names, for example `{"candidates.k": 4}`; or the text of such a
-            dictionary. "pretrain.epochs" holds for all contrastive methods.
+            dictionary. "pretrain.epochs" holds for all contrastive methods, "diffusion.lr" for
+            "class_diffusion" too, unless these are given their own.
         data: the same as the override `data.path`.
         seed: of every stage that is not given another.
 
@@ -59,11 +61,15 @@ class Profile:
         tree |= {section: as_dict(settings()) for section, settings in methods.items()}
         tree |= {"study": as_dict(Study()), "precision": "auto"}
         common = {name: value for one in CONTRASTIVE for name, value in tree[one].items()}
-        for changes in (dotted(PROFILES[name]), as_mapping(overrides)):
+        plain, given = dotted(PROFILES[name]), as_mapping(overrides)
+        data_set = str(given.get("data.name", plain.get("data.name")))
+        at_scale = BY_DATA_SET.get(data_set, {}) if name in ("gpu", "paper") else {}
+        for changes in (plain, dotted(at_scale), given):
             own = nested(tree | {"pretrain": common}, changes)
-            shared = own.pop("pretrain", {})
-            for section in CONTRASTIVE:
-                fits = {field: shared[field] for field in shared.keys() & tree[section].keys()}
+            shared = dict.fromkeys(CONTRASTIVE, own.pop("pretrain", {}))
+            shared["class_diffusion"] = own.get("diffusion", {})
+            for section, values in shared.items():
+                fits = {field: values[field] for field in values.keys() & tree[section].keys()}
                 tree[section] = merge(tree[section], fits)
             tree = merge(tree, own)
         if data:
@@ -74,8 +80,8 @@ class Profile:
             "study": validate(Study, tree["study"], "study"),
             **{name: validate(kind, tree[name], name) for name, kind in methods.items()},
         }
-        for kind in reversed(kinds):
-            self.sections[kind.section] = self.stage(kind)
+        for kind in kinds:
+            self.sections.setdefault(kind.section, self.stage(kind))
         validate(Seed, seed + self.study.seeds, "seed + study.seeds")  # the last encoder's
 
     def __getattr__(self, section: str) -> Any:

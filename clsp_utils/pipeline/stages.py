@@ -73,8 +73,10 @@ class Dataset(Stage, Data, name="data"):
 
     @property
     def statistics(self) -> "ChannelStatistics":
-        """Mean and standard deviation of the anchors' channels, in [0, 1]."""
-        return _statistics(self)
+        """What encoders' inputs are normalised by: mean and deviation per channel, in [0, 1]."""
+        from clsp_utils.data import NORMALISATION
+
+        return NORMALISATION[self.name] if self.normalisation == "published" else _statistics(self)
 
     def study_images(self, n: int) -> "Images":
         """The n test images that curves over w, and masks, are measured on."""
@@ -188,8 +190,8 @@ class DiffusionModel(TrainedDiffusion, name="diffusion"):
 
 
 @frozen
-class ClassDiffusion(TrainedDiffusion, name="class-diffusion", section="diffusion"):
-    """The UNet conditioned on the class, with the same settings."""
+class ClassDiffusion(TrainedDiffusion, name="class-diffusion"):
+    """The UNet conditioned on the class; its section follows "diffusion" where it says nothing."""
 
     def check(self) -> None:
         self.labels()

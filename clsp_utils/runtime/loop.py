@@ -16,6 +16,11 @@ def warmup_cosine(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
+def warmup_constant(step: int, warmup: float) -> float:
+    """Factor on the learning rate: linear from 0 to 1 in `warmup` steps, then 1."""
+    return min(1.0, (step + 1) / (warmup + 1))
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Sets the learning rate of all parameters."""
     for group in optimizer.param_groups:

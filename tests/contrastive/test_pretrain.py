@@ -10,7 +10,7 @@ import torch
 
 from clsp_utils import data, runtime
 from clsp_utils.config import METHODS, Backbone, Data, Recipe, ThirdView, Views
-from clsp_utils.contrastive import Batch, Method, pretrain
+from clsp_utils.contrastive import Batch, Encoder, Method, build_method, pretrain
 from clsp_utils.contrastive.methods import base, moco, simclr
 
 # `contrastive.pretrain` is the function; the module is behind it.
@@ -122,7 +122,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
 OTHERS = {
     "backbone": dataclasses.replace(BACKBONE, hidden=24), "views": Views(p_grey=0.9), "epochs": 3,
     "batch": 16, "lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "warmup": 0.0, "temperature": 0.7,
-    "queue": 40, "key_momentum": 0.5, "key_momentum_end": 0.6,
+    "queue": 40, "key_momentum": 0.5, "key_momentum_end": 0.6, "views_together": False,
 }  # fmt: skip
 THIRD_VIEWS = {"third_view.weight": ThirdView(weight=3.0), "third_view.ramp": ThirdView(ramp=0.9)}
 
@@ -130,7 +130,10 @@ THIRD_VIEWS = {"third_view.weight": ThirdView(weight=3.0), "third_view.ramp": Th
 @pytest.mark.parametrize("method", METHODS)
 def test_every_setting_of_a_method_changes_the_result(train, method):
     own = {f.name for f in dataclasses.fields(METHODS[method].settings)}
-    changes = [(name, {name: OTHERS[name]}) for name in own - {"watch_every", "third_view"}]
+    none = {"watch_every", "third_view"}
+    if len(METHODS[method].views) == 1:
+        none.add("views_together")
+    changes = [(name, {name: OTHERS[name]}) for name in own - none]
     if method in THIRD:
         changes += [(name, {"third_view": value}) for name, value in THIRD_VIEWS.items()]
     first, _ = train(method)
@@ -218,6 +221,33 @@ def test_weight_of_the_third_view_rises_over_the_ramp(train, monkeypatch, method
     monkeypatch.setattr(base, "clsp_term", lambda z, z3: 1 + 0 * z.sum())
     _, losses = train(method, third_view=ThirdView(weight=2.0, ramp=ramp))
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("method", ["SimCLR", "CLSP-MoCoV2"])
+def test_batch_norm_sees_all_views_together_or_one_by_one(train, monkeypatch, method, together):
+    seen, z, forward = [], [], Encoder.forward
+
+    def spy(self, x):
+        seen.append(x)
+        return forward(self, x)
+
+    def see_batch(self, batch):
+        z.append((batch.views, batch.z))
+        return sum(own.sum() for own in batch.z)
+
+    monkeypatch.setattr(Encoder, "forward", spy)
+    monkeypatch.setattr(base.Method, "loss", see_batch)
+    monkeypatch.setattr(moco.MoCoV2, "after_step", lambda self, progress: None)
+    train(method, epochs=1, views_together=together)
+    n = len(METHODS[method].views)
+    assert [len(x) for x in seen] == [32 * n] * 2 if together else [32] * 2 * n
+    views, projected = z[0]
+    first = build_method(method, settings(method), 10, 0).encoder.train()
+    groups = [torch.cat(views)] if together else views
+    with torch.no_grad():
+        expected = torch.cat([forward(first, group) for group in groups])
+    torch.testing.assert_close(torch.cat(projected), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_the_extra_term_pulls_the_second_view_to_the_third(train, monkeypatch):

@@ -96,6 +96,16 @@ def test_the_log_has_a_row_per_epoch_and_one_for_what_is_left(tmp_path):
     np.testing.assert_allclose([float(row[2]) for row in rows], expected, rtol=1e-5)
 
 
+def test_a_constant_schedule_keeps_the_rate_after_the_warm_up(tmp_path):
+    cosine = train(CFG, IMAGES, 0, tmp_path / "cosine", "fp32")[1]
+    cfg = dataclasses.replace(CFG, schedule="constant")
+    constant = train(cfg, IMAGES, 0, tmp_path / "constant", "fp32")[1]
+    rows = (tmp_path / "constant" / "log.csv").read_text().split()[1:]
+    assert [float(row.split(",")[2]) for row in rows] == [CFG.lr] * 3
+    # Step 3 has the full rate in both; the loss of step 5 is the first that shows a lower one.
+    assert np.array_equal(cosine[:5], constant[:5]) and not np.array_equal(cosine[5:], constant[5:])
+
+
 def test_training_returns_the_average_and_depends_on_the_seed(tmp_path):
     runs = {
         name: train(dataclasses.replace(CFG, **change), IMAGES, seed, tmp_path / name, "fp32")
@@ -143,5 +153,7 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path):
     cfg = dataclasses.replace(CFG, lr=1e30, clip=1e30)
-    with pytest.raises(runtime.Diverged, match="diffusion.lr"):
+    with pytest.raises(runtime.Diverged, match="lower diffusion.lr"):
         train(cfg, IMAGES, 0, tmp_path, "fp32")
+    with pytest.raises(runtime.Diverged, match="lower class_diffusion.lr"):
+        train(cfg, IMAGES, 0, tmp_path / "by class", "fp32", np.arange(20) % 3)

@@ -1,5 +1,7 @@
 """Linear probe, nearest neighbours and scores: against slow loops and scikit-learn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from clsp_utils.evaluation import (
     probes,
     score,
 )
+from clsp_utils.runtime import generator, seed_for
 
 STATISTICS = ChannelStatistics((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 PROBE = Probe(epochs=10, batch=32, neighbours=(1, 5, 20))
@@ -132,6 +135,47 @@ def test_linear_probe_with_equal_copies_is_the_one_without():
     (train, labels), (test, _) = blobs(300, 0.5), blobs(600, 0.5, seed=1)
     plain = linear_probe(train, labels, test, PROBE, 0)
     assert torch.equal(plain, linear_probe(train, labels, test, PROBE, 0, train.clone()))
+
+
+def slow_probe(train, labels, test, cfg, seed, weight, bias):
+    """Plain SGD, written out: the gradient of the cross-entropy is softmax minus one-hot."""
+    for epoch in range(cfg.epochs):
+        lr = cfg.lr * 0.1 ** sum(epoch >= share * cfg.epochs for share in (0.6, 0.8))
+        order = torch.randperm(len(train), generator=generator(seed, "probe", epoch))
+        for rows in order.split(cfg.batch):
+            x, one_hot = train[rows], torch.eye(len(bias))[labels[rows]]
+            error = ((x @ weight.T + bias).softmax(1) - one_hot) / len(rows)
+            weight, bias = weight - lr * error.T @ x, bias - lr * error.sum(0)
+    return (test @ weight.T + bias).argmax(1)
+
+
+THEIRS = dataclasses.replace(PROBE, momentum=0.0, standardise=False, zero_init=False)
+
+
+def test_the_authors_probe_against_a_slow_loop():
+    (train, labels), (test, _) = blobs(300, 0.5), blobs(600, 0.5, seed=1)
+    torch.manual_seed(seed_for(3, "probe weights"))
+    start = torch.nn.Linear(6, 3)
+    torch.manual_seed(99)  # the global state has no say
+    expected = slow_probe(train, labels, test, THEIRS, 3, start.weight.data, start.bias.data)
+    state = torch.get_rng_state()
+    assert torch.equal(linear_probe(train, labels, test, THEIRS, 3), expected)
+    assert torch.equal(torch.get_rng_state(), state)
+    zeros = torch.zeros(3, 6), torch.zeros(3)
+    expected = slow_probe(train, labels, test, THEIRS, 3, *zeros)
+    cfg = dataclasses.replace(THEIRS, zero_init=True)
+    assert torch.equal(linear_probe(train, labels, test, cfg, 3), expected)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("momentum", 0.0), ("standardise", False), ("zero_init", False),
+])  # fmt: skip
+def test_each_setting_of_the_probe_changes_it(name, value):
+    (train, labels), (test, _) = blobs(60, 1.0), blobs(600, 1.0, seed=1)
+    few = dataclasses.replace(PROBE, epochs=1)
+    changed = dataclasses.replace(few, **{name: value})
+    ours, other = (linear_probe(train + 1, labels, test + 1, cfg, 0) for cfg in (few, changed))
+    assert not torch.equal(ours, other)
 
 
 # Scores -------------------------------------------------------------------------------------------

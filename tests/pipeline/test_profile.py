@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-from clsp_utils.config import CONTRASTIVE, METHODS, PROFILES, ConfigError, merge
+from clsp_utils.config import (
+    BY_DATA_SET,
+    CONTRASTIVE,
+    METHODS,
+    PROFILES,
+    ConfigError,
+    merge,
+)
 from clsp_utils.pipeline import InterpolatedBank, Pretrained, Profile, Scores, Stage
 
 # overrides -> what the message must show of them
@@ -94,6 +101,8 @@ REFUSED = [
     ({"data.name": "folder", "data.path": "/x", "data.wnids": "/list"}, "wnids='/list'"),
     ({"data.name": "cifar10", "data.path": 3}, "path=3"),
     ({"data.evaluate_on": "train"}, "train"),
+    ({"data.normalisation": "published"}, "normalisation='published'"),  # none of the digits
+    ({"diffusion.schedule": "linear"}, "schedule='linear'"),
     ({"precision": "fp16"}, "fp16"),
     ({"candidates.k": 4, "candidates.eta": 3}, "eta=3"),  # a good one before it does not hide it
 ]
@@ -199,6 +208,39 @@ def test_what_holds_for_pretrain_holds_for_all_contrastive_methods():
     )
 
 
+def test_what_holds_for_diffusion_holds_for_the_class_conditional_model_unless_it_says_otherwise():
+    both = Profile("laptop", {"diffusion.steps": 7, "diffusion.unet.dropout": 0.2})
+    for section in (both.diffusion, both.class_diffusion):
+        assert (section.steps, section.unet.dropout) == (7, 0.2)
+    own = {"class_diffusion.steps": 9, "class_diffusion.unet.dropout": 0.1}
+    changed = Profile("laptop", {"diffusion.steps": 7, **own})
+    assert (changed.diffusion.steps, changed.class_diffusion.steps) == (7, 9)
+    assert (changed.diffusion.unet.dropout, changed.class_diffusion.unet.dropout) == (0.0, 0.1)
+    assert not hasattr(changed.class_diffusion, "source")
+
+
+@pytest.mark.parametrize("profile", ["laptop", "smoke"])
+@pytest.mark.parametrize("name", BY_DATA_SET)
+def test_a_data_set_changes_nothing_of_the_small_profiles(profile, name):
+    given = {"data.name": name, "data.path": "/x"}
+    given |= {"data.wnids": "/list"} if name == "imagenet100" else {}
+    assert Profile(profile, given).tree == merge(Profile(profile).tree, nested_by(given))
+
+
+def nested_by(given):
+    return {"data": {name.removeprefix("data."): value for name, value in given.items()}}
+
+
+@pytest.mark.parametrize("profile", ["gpu", "paper"])
+def test_overrides_count_more_than_what_a_data_set_changes(profile):
+    own = {"data.name": "cifar100", "moco.third_view.weight": 0.7, "diffusion.batch": 64}
+    found = Profile(profile, own)
+    assert (found.moco.third_view.weight, found.diffusion.batch) == (0.7, 64)
+    assert found.diffusion.steps == 312_000 and found.data.normalisation == "published"
+    assert Profile(profile, {"data.name": "stl10", "data.size": 32}).data.size == 32
+    assert Profile(profile, {"pretrain.third_view.weight": 0.7}).moco.third_view.weight == 0.7
+
+
 def test_the_path_of_the_data_is_its_override():
     by_name = Profile("paper", {"data.path": "/x"})
     assert Profile("paper", data="/x").sections == by_name.sections and by_name.data.path == "/x"
@@ -220,7 +262,9 @@ def test_every_profile_builds_with_every_stage(name):
 
 def test_sections_are_what_stages_and_methods_declare():
     profile = Profile("laptop")
-    of_stages = {"data", "diffusion", "candidates", "class_candidates", "probe"}
+    of_stages = {
+        "data", "diffusion", "class_diffusion", "candidates", "class_candidates", "probe",
+    }  # fmt: skip
     of_methods = {"simclr", "nnclr", "all4one", "moco", "classifier"}
     assert (
         profile.sections.keys()
@@ -242,10 +286,14 @@ def test_sections_are_what_stages_and_methods_declare():
 def test_profiles_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Profile("laptop").candidates.k = 3
-    before = json.dumps(PROFILES)
+    before = json.dumps([PROFILES, BY_DATA_SET])
     Profile("smoke", {"pretrain.views.hue": 0.3}, seed=1).tree["candidates"]["k"] = 9
     Profile("paper", data="/x")
-    assert json.dumps(PROFILES) == before and Profile("smoke").tree["candidates"]["k"] == 2
+    Profile("paper", {"data.name": "stl10", "pretrain.backbone.width": 32})
+    assert (
+        json.dumps([PROFILES, BY_DATA_SET]) == before
+        and Profile("smoke").tree["candidates"]["k"] == 2
+    )
 
 
 def test_a_stage_takes_what_it_is_given_in_the_place_of_its_own():

@@ -22,9 +22,10 @@ BASES = {
     "ImageNet-100": {"data.name": "imagenet100", "data.path": "here", "data.wnids": "list"},
 }  # fmt: skip
 WITHOUT_ANOTHER_VALUE = {
-    "digits": {"data.path", "data.wnids", "pretrain.bank"},  # the bank is an input
+    # No constants are published of the digits; the bank is an input.
+    "digits": {"data.path", "data.wnids", "data.normalisation", "pretrain.bank"},
     "published": {"data.wnids"},
-    "ImageNet-100": {"data.name"},
+    "ImageNet-100": {"data.name", "data.normalisation"},
 }
 GIVEN = {StudySamples: {"mix_weight": 0.5, "k": 1, "steps": 4, "eta": None, "n": 8}}
 
@@ -80,7 +81,7 @@ def others(value):
         yield from (value + 0.05, value / 2)
     elif isinstance(value, str):
         yield from ("another", "fp32", "validation", "bottleneck", "SimCLR", "NNCLR")
-        yield from ("cifar10", "cifar100")
+        yield from ("cifar10", "cifar100", "constant", "published")
     elif isinstance(value, tuple):
         yield from ((*value, *value[-1:]), value[:-1], (16,))
         yield from ((other, *value[1:]) for first in value[:1] for other in others(first))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import typing
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from least_work import FP32, QUICK, equal, put_images
 from PIL import Image
 
 from clsp_utils import contrastive, diffusion, evaluation
-from clsp_utils.config import METHODS, ConfigError, UNetShape, change
-from clsp_utils.data import DataError
+from clsp_utils.config import METHODS, ConfigError, Data, UNetShape, change
+from clsp_utils.data import NORMALISATION, DataError, Images
 from clsp_utils.diffusion import build_unet
 from clsp_utils.pipeline import (
     ClassBank,
@@ -45,7 +46,8 @@ def changed(a, b):
 
 CLSP = {"CLSP-SimCLR", "CLSP-MoCoV2"}
 THIRD = {"third view", "CLSP-SimCLR", "class positives"}  # of those with SimCLR's settings
-BY_CLASS = {"class bank", "class positives"}
+THIRD_MOCO = {"third view MoCoV2", "CLSP-MoCoV2", "class positives MoCoV2"}
+BY_CLASS = {"class bank", "class positives", "class positives MoCoV2"}
 
 
 def test_same_settings_have_the_same_keys_and_all_kinds_differ(home):
@@ -66,14 +68,14 @@ SMOKE = Profile("smoke")
     [
         ({"simclr.third_view.weight": SMOKE.simclr.third_view.weight + 1}, THIRD),
         ({"simclr.third_view.ramp": SMOKE.simclr.third_view.ramp / 2}, THIRD),
-        ({"moco.third_view.weight": SMOKE.moco.third_view.weight + 1}, {"CLSP-MoCoV2"}),
-        ({"moco.queue": SMOKE.moco.queue + 1}, {"MoCoV2", "CLSP-MoCoV2"}),
+        ({"moco.third_view.weight": SMOKE.moco.third_view.weight + 1}, THIRD_MOCO),
+        ({"moco.queue": SMOKE.moco.queue + 1}, {"MoCoV2", *THIRD_MOCO}),
         ({"all4one.key_momentum": 0.5}, {"All4One"}),
         ({"all4one.queue": SMOKE.all4one.queue + 1}, {"All4One"}),
         ({"nnclr.queue": SMOKE.nnclr.queue + 1}, {"NNCLR"}),
         ({"simclr.lr": SMOKE.simclr.lr + 1}, {"SimCLR", "SupCon", *THIRD}),
         ({"pretrain.lr": SMOKE.simclr.lr + 1}, set(METHODS) - {"supervised"}),
-        ({"pretrain.queue": 130}, {"NNCLR", "All4One", "MoCoV2", "CLSP-MoCoV2"}),
+        ({"pretrain.queue": 130}, {"NNCLR", "All4One", "MoCoV2", *THIRD_MOCO}),
         ({"classifier.lr": SMOKE.classifier.lr + 1}, {"supervised"}),
         ({"candidates.k": SMOKE.candidates.k + 1}, {"bank", *CLSP}),
         ({"class_candidates.k": SMOKE.class_candidates.k + 1}, BY_CLASS),
@@ -82,6 +84,8 @@ SMOKE = Profile("smoke")
             {"diffusion.steps": SMOKE.diffusion.steps + 1},
             {"unet", "class unet", "bank", *BY_CLASS, *CLSP},
         ),
+        ({"class_diffusion.steps": SMOKE.diffusion.steps + 1}, {"class unet", *BY_CLASS}),
+        ({"class_diffusion.unet.dropout": 0.1}, {"class unet", *BY_CLASS}),
         (
             {"data.limit": SMOKE.data.limit + 1},
             {"unet", "class unet", "bank", "class bank", "data", *METHODS},
@@ -269,6 +273,29 @@ def test_linear_evaluation_mirrors_where_the_views_do(home, monkeypatch, p_flip)
     c = Companion("smoke", 0, QUICK | {"simclr.views.p_flip": p_flip})
     c.get(Scores, method="SimCLR", seed=0)
     assert seen == [p_flip > 0]
+
+
+@pytest.mark.parametrize("name", NORMALISATION)
+def test_published_constants_normalise_where_the_profile_says_so(home, monkeypatch, name):
+    images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), np.uint8)
+    some = Images(images, np.arange(200) % 10, np.arange(200), ())
+    put_images(monkeypatch, some, some)
+    for profile, published in (("smoke", False), ("laptop", False), ("gpu", True), ("paper", True)):
+        data = Profile(profile, {"data.name": name}).data
+        assert data.statistics == (NORMALISATION[name] if published else some.statistics)
+    computed = {"data.name": name, "data.normalisation": "computed"}
+    assert Profile("paper", computed).data.statistics == some.statistics
+
+
+def test_what_has_no_published_constants_is_refused_with_its_name():
+    for name in typing.get_args(typing.get_type_hints(Data)["name"]):
+        path = {} if name == "digits" else {"path": "/x"}
+        wnids = {"wnids": "/list"} if name == "imagenet100" else {}
+        if name in NORMALISATION:
+            Data(name=name, normalisation="published", **path)
+        else:
+            with pytest.raises(ValueError, match=f"'computed' for name='{name}'"):
+                Data(name=name, normalisation="published", **path, **wnids)
 
 
 # Labels -------------------------------------------------------------------------------------------

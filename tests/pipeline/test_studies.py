@@ -80,6 +80,9 @@ def test_the_table_beside_the_paper_names_the_command_until_there_is_a_result(pr
     table = beside_the_paper()
     row = table.loc["CIFAR10", "CLSP-SimCLR"]
     assert row["poster"] == 94.37 and row["ours"] == "" and "data.name=cifar10" in row["command"]
+    assert row["poster_evaluated"] == "offline linear, authors"
+    assert table.loc["CIFAR10", "NNCLR"]["poster_evaluated"] == "online, other recipe"
+    assert table.loc["CIFAR10", "third view"]["authors' curves"] == 91.88
     # ResNet-18 on 32 pixels: 0.56 G multiply-adds, a published number.
     expected = 50_000 * 1000 * 3 * 3 * 2 * 0.56e9 / 1e14 / 3600
     assert float(row["gpu_hours_a_run"]) == pytest.approx(expected, rel=0.05)

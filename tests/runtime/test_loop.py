@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from clsp_utils.runtime import set_lr, warmup_cosine, write_log
+from clsp_utils.runtime import set_lr, warmup_constant, warmup_cosine, write_log
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,13 @@ def test_warmup_cosine_rises_then_falls(total, warmup):
         factors[top:], reverse=True
     )
     assert all(0 < factor <= 1 for factor in factors)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 7])
+def test_warmup_constant_rises_as_the_cosine_does_and_stays(warmup):
+    for step in range(warmup):
+        assert warmup_constant(step, warmup) == warmup_cosine(step, 50, warmup)
+    assert {warmup_constant(step, warmup) for step in range(warmup, 50)} == {1.0}
 
 
 def test_set_lr_sets_every_group():
