@@ -252,6 +252,17 @@ def test_good_run_has_no_error_and_an_executed_copy(outcome):
     )
 
 
+def test_cell_for_readers_at_the_screen_is_left_out(tmp_path):
+    path = write(tmp_path / "01_screen.ipynb", "raise ValueError", "print('went', 'on')")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[2].metadata["tags"] = ["interactive", "skip-execution"]
+    nbformat.write(notebook, path)
+    runner.run_notebook(path, tmp_path / "copy.ipynb", {}, timeout=60)
+    assert (
+        "went on" in nbformat.read(tmp_path / "copy.ipynb", as_version=4).cells[-1].outputs[0].text
+    )
+
+
 def test_cell_that_takes_too_long_is_stopped(tmp_path):
     path = write(tmp_path / "01_long.ipynb", "import time; time.sleep(600)")
     with pytest.raises(RuntimeError, match="cell 3 ran longer than 1 s"):
