@@ -26,7 +26,7 @@ def test_stored_clean(path):
     assert notebook.metadata.kernelspec.name == "python3"
     tags = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])]
     assert tags.count("parameters") == 1 and "injected-parameters" not in tags
-    # Widgets are for readers: without one at the screen, a run may wait for their messages for ever.
+    # Widgets are for readers: a run may wait for their messages for ever.
     widgets = [cell for cell in code if "ipywidgets" in cell.source]
     assert all("skip-execution" in cell.metadata.tags for cell in widgets)
     assert max(len(cell.source.splitlines()) for cell in code) <= 40
