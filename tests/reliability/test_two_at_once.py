@@ -54,7 +54,9 @@ def test_the_lock_of_a_dead_owner_is_taken_over(reference, place, name, round):
     assert contents(home) == reference.after[name] and not leftovers(home)
 
 
-def _write_again_and_again(path, letter, until):
+def _write_again_and_again(path, letter, begun):
+    begun.wait()  # on a busy machine the one would be done before the other is there
+    until = time.time() + 2
     while time.time() < until:
         replace_file(path, letter * 100_000)
 
@@ -65,9 +67,9 @@ def test_file_that_two_write_is_never_torn(tmp_path, round):
     path = tmp_path / "figure.png"
     replace_file(path, b"a" * 100_000)
     context = multiprocessing.get_context("forkserver")
-    until = time.time() + 2
+    begun = context.Barrier(2)
     writers = [
-        context.Process(target=_write_again_and_again, args=(path, letter, until))
+        context.Process(target=_write_again_and_again, args=(path, letter, begun))
         for letter in (b"a", b"b")
     ]
     for writer in writers:
