@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and f
 import pytest
 import torch
 
+from clsp_utils.book import run_notebooks as runner
 from clsp_utils.runtime import Checkpoint
 
 torch.set_num_threads(1)
@@ -29,6 +30,12 @@ def home(tmp_path, monkeypatch):
     """An empty folder in the place of the project's for artifacts, builds and figures."""
     monkeypatch.setenv("CLSP_HOME", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """If bad input is not refused, the project's notebooks must not start to run."""
+    monkeypatch.setattr(runner, "run_notebook", lambda *_: pytest.fail("a notebook was run"))
 
 
 class Killed(Exception):

@@ -6,12 +6,6 @@ from clsp_utils import __main__ as cli
 from clsp_utils.book import run_notebooks as runner
 
 
-@pytest.fixture
-def no_kernel(monkeypatch):
-    """If bad input is not refused, the project's notebooks must not start to run."""
-    monkeypatch.setattr(runner, "run_notebook", lambda *_: pytest.fail("a notebook was run"))
-
-
 def assert_refused(capsys, arguments, shown):
     assert cli.main(["run", *arguments]) == 2
     error = capsys.readouterr().err

@@ -56,8 +56,7 @@ class Profile:
         self.name, self.seed = name, validate(Seed, seed, "seed")
         kinds = [kind for kind in Stage.kinds.values() if kind.defaults()]
         methods = {recipe.section: recipe.settings for recipe in METHODS.values()}
-        # Of stages that share a section the first has all of its fields.
-        tree: dict[str, Any] = {kind.section: kind.defaults() for kind in reversed(kinds)}
+        tree: dict[str, Any] = {kind.section: kind.defaults() for kind in kinds}
         tree |= {section: as_dict(settings()) for section, settings in methods.items()}
         tree |= {"study": as_dict(Study()), "precision": "auto"}
         common = {name: value for one in CONTRASTIVE for name, value in tree[one].items()}
@@ -81,7 +80,7 @@ class Profile:
             **{name: validate(kind, tree[name], name) for name, kind in methods.items()},
         }
         for kind in kinds:
-            self.sections.setdefault(kind.section, self.stage(kind))
+            self.sections[kind.section] = self.stage(kind)
         validate(Seed, seed + self.study.seeds, "seed + study.seeds")  # the last encoder's
 
     def __getattr__(self, section: str) -> Any:

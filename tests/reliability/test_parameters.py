@@ -116,8 +116,7 @@ def assert_one_sentence(message, part):
 
 @pytest.mark.item("6 parameters", "refused by the command line")
 @pytest.mark.parametrize("arguments", BAD)
-def test_bad_value_is_refused(home, monkeypatch, capsys, arguments):
-    monkeypatch.setattr(runner, "run_notebook", lambda *_: pytest.fail("a notebook was run"))
+def test_bad_value_is_refused(home, no_kernel, capsys, arguments):
     assert cli.main(["run", *arguments.split()]) == 2
     assert_one_sentence(capsys.readouterr().err, BAD[arguments])
     assert not list((home).rglob("report.json"))

@@ -515,8 +515,7 @@ OLD_NAMES = {
 
 @settings
 @pytest.mark.parametrize("given", OLD_NAMES)
-def test_a_plain_name_is_refused_with_the_setting_that_is_meant(home, monkeypatch, capsys, given):
-    monkeypatch.setattr(runner, "run_notebook", lambda *_: pytest.fail("a notebook was run"))
+def test_a_plain_name_is_refused_with_the_setting_that_is_meant(home, no_kernel, capsys, given):
     assert cli.main(["run", "04", "-p", given]) == 2
     said = one_sentence(capsys)
     assert f"-p {given}: no such parameter" in said and OLD_NAMES[given] in said
@@ -547,8 +546,7 @@ REFUSED = {
 
 @settings
 @pytest.mark.parametrize("given", REFUSED)
-def test_what_something_later_could_not_bear_is_refused_at_once(home, monkeypatch, capsys, given):
-    monkeypatch.setattr(runner, "run_notebook", lambda *_: pytest.fail("a notebook was run"))
+def test_what_something_later_could_not_bear_is_refused_at_once(home, no_kernel, capsys, given):
     assert cli.main(["run", "-p", given]) == 2
     assert REFUSED[given] in one_sentence(capsys)
 
