@@ -24,6 +24,7 @@ COLORS = {
     "CLSP-MoCoV2": _PALETTE[1],
     "third view": _PALETTE[7],
     "third view MoCoV2": "0.3",
+    "recoloured third view": "0.6",
     "class positives": _PALETTE[4],
     "class positives MoCoV2": _PALETTE[9],
     "SupCon": _PALETTE[5],

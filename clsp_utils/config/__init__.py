@@ -42,6 +42,7 @@ from clsp_utils.config.ranges import (
     Shares,
     Step,
     Steps,
+    TimeBound,
     frozen,
     local,
 )

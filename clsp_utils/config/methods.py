@@ -19,13 +19,15 @@ from clsp_utils.config.ranges import (
     Shares,
     Step,
     Steps,
+    TimeBound,
     frozen,
     local,
 )
 from clsp_utils.config.settings import Backbone, Views
 
-# Where a view comes from: the anchor itself, one of its candidates, or a sample of its class.
-View = Literal["anchor", "synthetic", "class"]
+# Where a view comes from: the anchor itself, the anchor in other colours (`data.recolour`), one of
+# its candidates, or a sample of its class.
+View = Literal["anchor", "recoloured", "synthetic", "class"]
 
 
 @frozen
@@ -116,6 +118,9 @@ class Recipe:
 METHODS = {
     "SimCLR": Recipe("simclr.SimCLR", "simclr", SimCLR),
     "third view": Recipe("simclr.SimCLR", "simclr", SimCLR, ("anchor", "anchor", "anchor")),
+    "recoloured third view": Recipe(
+        "simclr.SimCLR", "simclr", SimCLR, ("anchor", "anchor", "recoloured")
+    ),
     "CLSP-SimCLR": Recipe("simclr.SimCLR", "simclr", SimCLR, ("anchor", "anchor", "synthetic")),
     "class positives": Recipe("simclr.SimCLR", "simclr", SimCLR, ("anchor", "anchor", "class")),
     "SupCon": Recipe("simclr.SupCon", "simclr", SimCLR, needs_labels=True),
@@ -147,6 +152,10 @@ class Study:
     samples: Count = 256  # images sampled for each point of a curve
     steps: Steps = 20  # of the sampler, for those images
     mix_weights: Shares = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+    # Time steps t below which the anchor takes part, in the curve of when it does.
+    mix_times: Annotated[tuple[TimeBound, ...], Field(min_length=1)] = (
+        100, 200, 300, 400, 500, 600, 700, 800, 900, 1000,
+    )  # fmt: skip
     tsne: Annotated[int, Field(ge=8, strict=True)] = 2000  # images in the t-SNE
     n_shown: Count = 12  # images in a row of a figure
     k_shown: Count = 6  # candidates per anchor in the figure of candidates
@@ -155,9 +164,11 @@ class Study:
     n_pairs: Annotated[int, Field(ge=32, strict=True)] = 500  # anchors whose views are compared
     mask_steps: Steps = 20  # of DDIM, for the samples with layers masked or swapped
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = (
-        "SimCLR", "third view", "CLSP-SimCLR", "MoCoV2", "CLSP-MoCoV2",
+        "SimCLR", "third view", "recoloured third view", "CLSP-SimCLR", "MoCoV2", "CLSP-MoCoV2",
     )  # fmt: skip
     seeds: Several = 3  # of every method in the comparison
+    # Diffusion models whose banks these seeds take in turn: seed s that of model s modulo this.
+    models: Count = 1
     sweep_weights: Shares = (0.1, 0.2, 0.4, 0.7, 1.0)  # w against accuracy
     sweep_seeds: Count = 1
     sweep_k: Count = 1  # candidates per anchor in those banks
@@ -174,6 +185,11 @@ class Study:
         if alone:
             raise ValueError(
                 f"methods={self.methods} must be contrastive methods, which {alone[0]!r} is not"
+            )
+        if self.models > self.seeds:
+            raise ValueError(
+                f"models={self.models} must be at most seeds={self.seeds}, which take their banks "
+                f"in turn"
             )
         if self.sweep_seeds > self.seeds:
             raise ValueError(

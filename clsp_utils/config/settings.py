@@ -13,6 +13,7 @@ from clsp_utils.config.ranges import (
     Share,
     Steps,
     Stride,
+    TimeBound,
     frozen,
     local,
 )
@@ -122,23 +123,11 @@ class Diffusion:
     schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up: to 0, or as it is
     ema_decay: Share = 0.995
     snr_gamma: NotNegative = 5.0  # min-SNR weighting of the loss (arXiv 2303.09556); 0 = none
-    # Two shares of each batch that are not plain DDPM training (0 and 0 is). The middle is read
-    # from the same image under *other* noise, so that the decoder takes the noise from the skips
-    # and the content from the middle, as interpolation asks of it; or it is silenced, so that the
-    # skips learn to paint what they can without it, which is the background.
-    second_noise: Share = 0.4
-    silent_middle: Share = 0.05
+    # Share of each batch that is not plain DDPM training: pairs of one image in two random
+    # colourings, whose middles are exchanged. So the middle learns to say nothing of colour.
+    recoloured_pairs: Share = 0.0
     clip: Positive = 1.0  # gradient norm
     flip: bool = False  # mirror images at random: wrong for digits
-
-    @model_validator(mode="after")
-    def _shares_fit(self) -> Self:
-        if self.second_noise + self.silent_middle > 1:
-            raise ValueError(
-                f"second_noise={self.second_noise} and silent_middle={self.silent_middle} must not "
-                f"exceed 1 together"
-            )
-        return self
 
 
 # positives ----------------------------------------------------------------------------------------
@@ -159,6 +148,8 @@ class Interpolation(Sampling):
     """Candidates with the anchor's middle mixed in (method step 4)."""
 
     mix_weight: Share = 0.1  # w: share of the noise branch; 0 = anchor features only
+    # The anchor takes part at the time steps t below this one; before, the sample goes its own way.
+    mix_below: TimeBound = 1000
 
 
 @frozen

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from clsp_utils.config import Views
-from clsp_utils.data import ChannelStatistics, grey, normalise, to_float
+from clsp_utils.data import ChannelStatistics, grey, normalise, shift_hue, to_float
 from clsp_utils.runtime import ALONE, Share
 
 
@@ -66,27 +66,6 @@ def crop_and_flip(x: Tensor, boxes: tuple[Tensor, ...], flipped: Tensor) -> Tens
     theta[:, 0, 2], theta[:, 1, 2] = 2 * cx - 1, 2 * cy - 1
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-
-def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turns the hue of RGB in [0, 1] through HSV.
-
-    Args:
-        x: `(B, 3, H, W)`.
-        shift: `(B,)` turns; 0.5 is the complement.
-    """
-    value, low = x.amax(1), x.amin(1)
-    chroma = value - low
-    safe = chroma.clamp(min=1e-8)
-    r, g, b = x.unbind(1)
-    # The largest channel decides; a lerp by 0 or 1 is torch.where, but ten times as fast.
-    hue = (r - g).div_(safe).add_(4)
-    hue.lerp_((b - r).div_(safe).add_(2), (value == g).float())
-    hue.lerp_((g - b).div_(safe), (value == r).float()).add_(6 * shift.view(-1, 1, 1))
-    channel = torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1)
-    k = channel + hue.unsqueeze(1)
-    k.sub_((k / 6).floor_().mul_(6))  # this is k modulo 6; torch's own takes ten times as long
-    return value.unsqueeze(1) - torch.minimum(k, 4 - k).clamp_(0, 1).mul_(chroma.unsqueeze(1))
 
 
 def jitter(x: Tensor, cfg: Views, draws: Draws) -> Tensor:

@@ -52,6 +52,18 @@ def clsp_term(z: Tensor, z_positive: Tensor) -> Tensor:
     return (z.float() - z_positive.float()).square().sum(1).mean()
 
 
+def spread(z: Tensor) -> float:
+    """How far apart projections lie: `sqrt(1 - |mean_i z_i|^2)`.
+
+    Args:
+        z: `(N, D)`, unit-norm rows.
+
+    Returns:
+        In [0, 1]: 0 when all rows are one vector, 1 when their mean is 0.
+    """
+    return (1 - z.float().mean(0).square().sum()).clamp(min=0).sqrt().item()
+
+
 def sup_con(z: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Supervised contrastive loss: all rows of a class are positives (arXiv 2004.11362, eq. 2).
 

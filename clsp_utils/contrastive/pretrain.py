@@ -5,12 +5,13 @@ Under `accelerate launch` the processes share each batch and come to the result 
 own rows.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from clsp_utils import runtime
@@ -18,9 +19,12 @@ from clsp_utils.config import METHODS, ConfigError, Training
 from clsp_utils.contrastive.augment import augment
 from clsp_utils.contrastive.backbone import Encoder
 from clsp_utils.contrastive.methods import Batch, build_method
-from clsp_utils.data import ChannelStatistics
+from clsp_utils.data import ChannelStatistics, recolour
+from clsp_utils.contrastive.losses import spread
 from clsp_utils.positives.bank import draw_candidates
 from clsp_utils.runtime import Share, generator
+
+COLLAPSED = 0.05  # spread of projections below which an encoder tells nothing apart
 
 
 def pretrain(
@@ -49,8 +53,10 @@ def pretrain(
         statistics: of the data set.
         bank: candidates, uint8 `(N, k, H, W, 3)`; may be memory-mapped. Methods with synthetic or
             class positives need it.
-        watch: `backbone -> score`, called every `cfg.watch_every` epochs. Loss, learning rate and
-            score go to `log.csv` in `work`, a row per epoch.
+        watch: `backbone -> score`, called every `cfg.watch_every` epochs. Loss, learning rate,
+            spread of the projections (see `losses.spread`) and score go to `log.csv` in `work`, a
+            row per epoch. Two epochs in a row that end with (nearly) all projections in one place
+            bring a warning.
         share: the rows of each batch to compute here; those of this process if left out.
 
     Returns:
@@ -62,7 +68,7 @@ def pretrain(
         ValueError: the method needs a bank, and there is none.
     """
     recipe = METHODS[method]
-    if bank is None and set(recipe.views) != {"anchor"}:
+    if bank is None and not set(recipe.views) <= {"anchor", "recoloured"}:
         raise ValueError(f"method={method!r} needs a candidate bank.")
     share = share or runtime.my_share()
     batch = min(cfg.batch, len(images))
@@ -81,8 +87,10 @@ def pretrain(
     )
     per_epoch = len(images) // batch
     total = cfg.epochs * per_epoch
-    losses, scores = torch.zeros(total), torch.full((cfg.epochs,), -1.0)
-    parts, records = {"method": net, "optimizer": optimizer}, {"losses": losses, "scores": scores}
+    losses = torch.zeros(total)
+    spreads, scores = torch.full((2, cfg.epochs), torch.nan)
+    parts = {"method": net, "optimizer": optimizer}
+    records = {"losses": losses, "spreads": spreads, "scores": scores}
     checkpoint = runtime.Checkpoint(work, parts, records)
     start = checkpoint.restore()
     images, labels = torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels)
@@ -96,11 +104,14 @@ def pretrain(
         first_two, further = (
             generator(seed, name, step, device=device) for name in ("views", "third view")
         )
-        choice = generator(seed, "candidates", step)
+        choice, colours = (generator(seed, name, step) for name in ("candidates", "colours"))
         views = []
         for i, source in enumerate(recipe.views):
             shown = x
-            if source != "anchor":
+            if source == "recoloured":
+                whole = recolour(images[anchors], colours)
+                shown = runtime.upload(share.rows(whole), device)
+            elif source != "anchor":
                 assert bank is not None  # or the method would have been refused above
                 shown = runtime.upload(draw_candidates(bank, anchors, choice, share), device)
             g = first_two if i < 2 else further
@@ -130,10 +141,34 @@ def pretrain(
         net.after_step((step + 1) / total)
         losses[step] = loss.item()
         if i == per_epoch - 1 and share.rank == 0:
+            if net.encoder.unit_norm:
+                spreads[epoch] = spread(z[0].detach())
+                warn_of_collapse(method, epoch, spreads, losses[step].item())
             if watch and cfg.watch_every and (epoch + 1) % cfg.watch_every == 0:
                 net.eval()
                 scores[epoch] = watch(net.encoder.backbone)
                 net.train()
-            runtime.write_log(work / "log.csv", step, per_epoch, losses, lr, scores)
+            further = {"spread": spreads, "knn": scores}
+            runtime.write_log(work / "log.csv", step, per_epoch, losses, lr, further)
         checkpoint.after_step(step, losses[step].item(), f"{recipe.section}.lr={cfg.lr:g}")
     return net.encoder.to("cpu", memory_format=torch.contiguous_format).eval(), losses.numpy()
+
+
+def warn_of_collapse(method: str, epoch: int, spreads: Tensor, loss: float) -> None:
+    """Warns when an epoch is the second in a row that ends collapsed.
+
+    Args:
+        spreads: of the projections at the end of each epoch, `(epochs,)`.
+    """
+    flat = spreads < COLLAPSED
+    if epoch > 0 and flat[epoch] and flat[epoch - 1] and not (epoch > 1 and flat[epoch - 2]):
+        recipe = METHODS[method]
+        remedy = f"lower {recipe.section}.lr"
+        if len(recipe.views) > 2:
+            remedy += f" or {recipe.section}.third_view.weight, or raise its ramp"
+        warnings.warn(
+            f"{method}: for two epochs all projections have been (nearly) one vector, and the loss "
+            f"{loss:.2f} is that of an encoder that tells nothing apart. If it stays so, nothing "
+            f"is learned: {remedy}.",
+            stacklevel=3,
+        )

@@ -6,6 +6,7 @@ Knows nothing of models, training or results.
 from clsp_utils.data.images import (
     DataError,
     Images,
+    by_class,
     first_three,
     printable,
     split_by_group,
@@ -17,6 +18,8 @@ from clsp_utils.data.pixels import (
     ChannelStatistics,
     grey,
     normalise,
+    recolour,
+    shift_hue,
     to_diffusion_range,
     to_float,
     to_uint8,

@@ -1,8 +1,8 @@
 """The default data set, which needs no download: handwritten digits on coloured backgrounds.
 
-Digits that scikit-learn bundles are drawn in a random ink on a gradient between two random colours.
-The digit is the *content*, the rest is the *background*. Both are known exactly, which no
-photograph offers.
+Digits that scikit-learn bundles are drawn in a random ink on a random wave between two colours. The
+digit is the *content*, the rest is the *background*. Both are known exactly, which no photograph
+offers.
 """
 
 import numpy as np
@@ -15,39 +15,45 @@ from clsp_utils.data.images import Images
 from clsp_utils.data.pixels import LUMA
 
 CONTRAST = 0.3  # least difference in lightness between ink and background, of 1
+WAVELENGTHS = (0.5, 2.0)  # of a background, in sides of the image: from stripes to one gradient
 
 
 def draw_factors(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Draws what makes `n` backgrounds, and the ink of the content on each.
 
-    A background runs from one colour to another along a direction. All colours are uniform in RGB,
-    given that the ink is lighter than both of the background's colours, or darker than both, by
-    `CONTRAST`: a digit can be read wherever it lies, and no lightness says what is ink.
+    A background is a wave between two colours: its direction and phase are uniform, and so is the
+    logarithm of its wavelength in `WAVELENGTHS`. All colours are uniform in RGB, given that the ink
+    is lighter than both of the background's colours, or darker than both, by `CONTRAST`: a digit
+    can be read wherever it lies, and no lightness says what is ink.
 
     Returns:
-        `angle` in [0, 2 pi); `colour_a`, `colour_b` and `ink` as `(n, 3)` in [0, 1].
+        `angle` and `phase` in [0, 2 pi), `wavelength` in sides of the image, `(n,)`; `colour_a`,
+        `colour_b` and `ink`, `(n, 3)` in [0, 1].
     """
-    angle = rng.uniform(0, 2 * np.pi, n)
+    angle, phase = rng.uniform(0, 2 * np.pi, (2, n))
+    wavelength = np.exp(rng.uniform(*np.log(WAVELENGTHS), n))
     colours = rng.random((3, n, 3))
     while True:
         a, b, ink = colours @ LUMA
         near = np.minimum(np.abs(ink - a), np.abs(ink - b)) < CONTRAST
         redo = near | ((ink > a) != (ink > b))
         if not redo.any():
-            return {"angle": angle} | dict(
-                zip(("colour_a", "colour_b", "ink"), colours, strict=True)
-            )
+            wave = {"angle": angle, "wavelength": wavelength, "phase": phase}
+            return wave | dict(zip(("colour_a", "colour_b", "ink"), colours, strict=True))
         colours[:, redo] = rng.random((3, redo.sum(), 3))
 
 
 def draw_background(factors: dict[str, np.ndarray], size: int) -> np.ndarray:
-    """Gradients `(N, size, size, 3)` in [0, 1] from their factors (see `draw_factors`)."""
+    """Waves `(N, size, size, 3)` in [0, 1] from their factors (see `draw_factors`)."""
     grid = (np.arange(size) + 0.5) / size - 0.5
     y, x = np.meshgrid(grid, grid, indexing="ij")
-    angle = factors["angle"][:, None, None]
-    position = (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(0.5)  # corner to corner: -1 .. 1
+    angle, wavelength, phase = (
+        factors[name][:, None, None] for name in ("angle", "wavelength", "phase")
+    )
+    along = x * np.cos(angle) + y * np.sin(angle)
+    height = 0.5 + 0.5 * np.cos(2 * np.pi * along / wavelength + phase)
     a, b = factors["colour_a"][:, None, None], factors["colour_b"][:, None, None]
-    return a + (b - a) * (0.5 + 0.5 * position[..., None])
+    return a + (b - a) * height[..., None]
 
 
 def draw_digits(

@@ -170,14 +170,25 @@ def split_by_group(data: Images, fraction: float, seed: int = 0) -> tuple[Images
     return data[kept], data[held]
 
 
-def classes_in_turn(data: Images, n: int) -> Images:
-    """The first n images if each class in turn gives its next one, in the order of `data`.
+def by_class(labels: np.ndarray) -> np.ndarray:
+    """Rows in an order in which classes take turns: the first of each, then the second of each.
 
-    Files are often sorted by class, and their first n images would be of one class. Images without
-    a label count as one class.
+    Args:
+        labels: `(N,)`; images without a label (-1) count as one class.
+
+    Returns:
+        `(N,)`, each row once.
     """
-    turn = np.empty(len(data), np.int64)
-    for label in np.unique(data.labels):
-        of_class = data.labels == label
+    turn = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        of_class = labels == label
         turn[of_class] = np.arange(of_class.sum())
-    return data[np.sort(np.argsort(turn, kind="stable")[:n])]
+    return np.lexsort((labels, turn))
+
+
+def classes_in_turn(data: Images, n: int) -> Images:
+    """The n images that come first if classes take turns, in the order of `data`.
+
+    Files are often sorted by class, and their first n images would be of one class.
+    """
+    return data[np.sort(by_class(data.labels)[:n])]

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from clsp_utils import runtime
 from clsp_utils.config import Diffusion
-from clsp_utils.data import to_diffusion_range
+from clsp_utils.data import recolour, to_diffusion_range
 from clsp_utils.diffusion.unet import build_unet, decode, encode, noise_schedule
 
 LABEL_DROPOUT = 0.1  # share of images whose class a conditional model does not see (2207.12598)
@@ -28,9 +28,9 @@ def train(
 ) -> tuple[UNet2DModel, np.ndarray]:
     """Trains the UNet by `|| eps - eps_theta(x_t, t) ||^2`; resumes from `work` if it can.
 
-    A share `cfg.second_noise` of each batch are pairs: one image at one t under two noises. The two
-    exchange their mid-block features. For a share `cfg.silent_middle` these features are zero. Loss
-    and learning rate go to `log.csv` in `work`, a row per epoch.
+    A share `cfg.recoloured_pairs` of each batch are pairs: one image in two random colourings, at
+    one t, under two noises. The two exchange their mid-block features. Loss and learning rate go to
+    `log.csv` in `work`, a row per epoch.
 
     Args:
         images: uint8 `(N, H, W, 3)`.
@@ -67,16 +67,14 @@ def train(
             return cfg.lr * runtime.warmup_constant(step, cfg.warmup)
         return cfg.lr * runtime.warmup_cosine(step, cfg.steps, cfg.warmup)
 
-    # Rows of the batch: pairs are n_pairs apart; then plain images, then those with a silent
-    # middle. A process takes its share of each part, so that pairs stay together.
-    n_pairs, n_silent = (
-        int(part * cfg.batch) for part in (cfg.second_noise / 2, cfg.silent_middle)
-    )
-    bounds = (0, n_pairs, 2 * n_pairs, cfg.batch - n_silent, cfg.batch)
-    sections = [share.rows(torch.arange(a, b)) for a, b in pairwise(bounds)]
+    # Rows of the batch: pairs are n_pairs apart; then plain images. A process takes its share of
+    # each part, so that pairs stay together.
+    n_pairs = int(cfg.recoloured_pairs / 2 * cfg.batch)
+    parts = pairwise((0, n_pairs, 2 * n_pairs, cfg.batch))
+    sections = [share.rows(torch.arange(a, b)) for a, b in parts]
     own = torch.cat(sections)
-    sizes = [len(rows) for rows in sections]
-    one, other, plain, silent = torch.arange(len(own), device=device).split(sizes)
+    one, other, plain = torch.arange(len(own), device=device).split([len(x) for x in sections])
+    first, second, paired = slice(n_pairs), slice(n_pairs, 2 * n_pairs), slice(2 * n_pairs)
 
     unet.train()
     for step in tqdm(
@@ -90,13 +88,18 @@ def train(
         g = runtime.generator(seed, "diffusion", step)
         torch.manual_seed(runtime.seed_for(seed, "dropout", step) + share.rank)
         pick = torch.randint(len(pixels), (cfg.batch,), generator=g)
-        x = to_diffusion_range(pixels[pick])
+        pick[second] = pick[first]
+        shown = pixels[pick]
+        if n_pairs:
+            shown[paired] = recolour(shown[paired], runtime.generator(seed, "colours", step))
+        x = to_diffusion_range(shown)
         if cfg.flip:
-            x = torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, x.flip(3), x)
+            mirrored = torch.rand(len(x), 1, 1, 1, generator=g) < 0.5
+            mirrored[second] = mirrored[first]
+            x = torch.where(mirrored, x.flip(3), x)
         noise = torch.randn(x.shape, generator=g)
         t = torch.randint(1000, (len(x),), generator=g)
-        second, first = slice(n_pairs, 2 * n_pairs), slice(n_pairs)
-        pick[second], x[second], t[second] = pick[first], x[first], t[first]
+        t[second] = t[first]
         classes = None
         if labels is not None:
             dropped = torch.rand(len(x), generator=g) < LABEL_DROPOUT
@@ -105,8 +108,7 @@ def train(
         x, noise, t = (runtime.upload(part[own], device) for part in (x, noise, t))
         with runtime.autocast(device, precision):
             h, skips, temb = encode(unet, schedule.add_noise(x, noise, t), t, classes)
-            h = torch.cat([h[other], h[one], h[plain], torch.zeros_like(h[silent])])
-            predicted = decode(unet, h, skips, temb)
+            predicted = decode(unet, h[torch.cat([other, one, plain])], skips, temb)
         error = (predicted.float() - noise).square().mean((1, 2, 3))
         loss = (error * min_snr_weight(schedule, t, cfg.snr_gamma)).mean()
         loss = loss * (len(own) * share.world / cfg.batch)  # shares may differ by some rows

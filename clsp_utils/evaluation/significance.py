@@ -24,20 +24,64 @@ def paired(table: pd.DataFrame, metric: str, method: str, rival: str) -> dict[st
     """Difference of two methods over the seeds that both have, with a paired t test.
 
     Args:
-        table: rows with columns "method", "seed" and `metric`.
+        table: rows with columns "method", "seed", `metric`, and "model", the number of the
+            diffusion model whose candidates the seed's runs saw.
 
     Returns:
-        method, rival, metric, difference (mean), half_width (95 %), p, seeds, and wins (seeds in
-        which `method` is ahead).
+        method, rival, metric, difference (mean), half_width (95 %, over seeds), p, seeds, wins
+        (seeds in which `method` is ahead), models, and nested_low and nested_high: the interval
+        over diffusion models and seeds, which is NaN for a single model.
     """
     wide = table.pivot(index="seed", columns="method", values=metric)[[method, rival]].dropna()
+    model = table.groupby("seed").model.first()[wide.index]
     difference = wide[method] - wide[rival]
     mean, half = interval(difference)
     p = stats.ttest_rel(wide[method], wide[rival]).pvalue
+    nested = (np.nan, np.nan)
+    if model.nunique() > 1:
+        nested = nested_interval(difference, model)
     return {
         "method": method, "rival": rival, "metric": metric, "difference": mean, "half_width": half,
         "p": float(p), "seeds": len(wide), "wins": int((difference > 0).sum()),
+        "models": model.nunique(), "nested_low": nested[0], "nested_high": nested[1],
     }  # fmt: skip
+
+
+def nested_interval(
+    values: Sequence[float] | np.ndarray,
+    groups: Sequence[int] | np.ndarray,
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Interval of a mean by a nested bootstrap, where values of a group share a source of chance.
+
+    Each draw takes as many groups as there are, with replacement, then of each as many values as it
+    has, with replacement (Davison & Hinkley 1997, section 3.8). So it is as wide as both sources of
+    chance together make it. With few groups it is rather too narrow: three are few.
+
+    Args:
+        values: `(N,)`, such as differences of two methods, one per seed.
+        groups: `(N,)`, such as the diffusion model that a seed's bank came from.
+        level: coverage, in (0, 1).
+        draws: of the bootstrap.
+
+    Returns:
+        Lower and upper end.
+    """
+    values, groups = np.asarray(values, float), np.asarray(groups)
+    own = [values[groups == group] for group in np.unique(groups)]
+    rng = np.random.default_rng(seed)
+    # The mean of a resampled group, for every draw and every place that it may be drawn to.
+    means = np.stack(
+        [rng.choice(x, (draws, len(own), len(x))).mean(2) for x in own], 2
+    )  # (draws, places, groups)
+    sizes = np.array([len(x) for x in own])
+    which = rng.integers(len(own), size=(draws, len(own)))
+    drawn = np.take_along_axis(means, which[:, :, None], 2)[:, :, 0]
+    mean = (drawn * sizes[which]).sum(1) / sizes[which].sum(1)
+    low, high = np.quantile(mean, [0.5 - level / 2, 0.5 + level / 2])
+    return float(low), float(high)
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:

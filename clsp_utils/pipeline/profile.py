@@ -7,6 +7,7 @@ import ast
 import dataclasses
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar, get_type_hints
 
 from clsp_utils.config import (
@@ -34,7 +35,8 @@ class Profile:
     """One profile, one seed: gives stages and settings.
 
     Its sections are attributes: a stage (`profile.diffusion.steps`), a method's settings
-    (`profile.simclr.epochs`), `profile.study`, `profile.precision`.
+    (`profile.simclr.epochs`), `profile.study`, `profile.precision`. `profile.of_seed(1)` is the same
+    profile with another seed.
 
     Args:
         name: a key of `config.PROFILES`.
@@ -54,6 +56,7 @@ class Profile:
         if name not in PROFILES:
             raise ConfigError(f"profile={name!r}: use one of {', '.join(sorted(PROFILES))}.")
         self.name, self.seed = name, validate(Seed, seed, "seed")
+        self.of_seed = partial(Profile, name, overrides, data)
         kinds = [kind for kind in Stage.kinds.values() if kind.defaults()]
         methods = {recipe.section: recipe.settings for recipe in METHODS.values()}
         tree: dict[str, Any] = {kind.section: kind.defaults() for kind in kinds}

@@ -22,6 +22,7 @@ from clsp_utils.config import (
     Sampling,
     Share,
     Steps,
+    TimeBound,
     Training,
     View,
     change,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 class Dataset(Stage, Data, name="data"):
     """The images. Nothing is made of them; published and own ones count by their content."""
 
+    version = 2  # the digits' backgrounds are waves
     made = False
 
     def content(self) -> dict[str, Any]:
@@ -79,10 +81,12 @@ class Dataset(Stage, Data, name="data"):
         return NORMALISATION[self.name] if self.normalisation == "published" else _statistics(self)
 
     def study_images(self, n: int) -> "Images":
-        """The n test images that curves over w, and masks, are measured on."""
+        """The n test images that curves over w, and masks, are measured on; classes take turns."""
+        from clsp_utils.data import by_class
+
         test = self.labelled[1]
-        order = np.random.default_rng(0).permutation(len(test))
-        return test[order[:n]]
+        shuffled = test[np.random.default_rng(0).permutation(len(test))]
+        return shuffled[by_class(shuffled.labels)[:n]]
 
 
 @lru_cache(maxsize=2)
@@ -292,7 +296,7 @@ class InterpolatedBank(Bank, Interpolation, name="candidates", view="synthetic")
         from clsp_utils.positives import interpolate
 
         unet, images = job.get(self.unet), self.unet.data.train.images
-        how = (self.mix_weight, self.k, self.steps, self.eta)
+        how = (self.mix_weight, self.mix_below, self.k, self.steps, self.eta)
         return lambda rows, seed: interpolate(unet, images[rows], *how, seed, self.precision)
 
 
@@ -319,6 +323,7 @@ class StudySamples(Seeded, name="study-samples"):
 
     unet: DiffusionModel
     mix_weight: Share
+    mix_below: TimeBound
     k: Count
     steps: Steps
     eta: Share | None
@@ -328,7 +333,7 @@ class StudySamples(Seeded, name="study-samples"):
         from clsp_utils.positives import interpolate
 
         images, unet = self.unet.data.study_images(self.n).images, job.get(self.unet)
-        how = (self.mix_weight, self.k, self.steps, self.eta)
+        how = (self.mix_weight, self.mix_below, self.k, self.steps, self.eta)
         samples = interpolate(unet, images, *how, self.seed, self.precision)
         np.save(job.out / "samples.npy", samples)
 

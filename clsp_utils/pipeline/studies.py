@@ -16,11 +16,15 @@ from clsp_utils.pipeline.stages import InterpolatedBank, Pretrained, Scores
 def comparison(companion: Companion, methods: Sequence[str], **settings: Any) -> pd.DataFrame:
     """Scores of every method on every seed of the study, a row per run.
 
+    Where `study.models` is more than 1, the seeds take the banks of so many diffusion models in
+    turn, so that the spread over seeds holds that over diffusion models too.
+
     Args:
         settings: of the methods, in the place of the profile's.
 
     Returns:
-        Columns method, seed, linear, knn, k, seconds: top-1 in [0, 1], time of the training.
+        Columns method, seed, model, linear, knn, k, seconds: number of the diffusion model, top-1
+        in [0, 1], time of the training.
     """
     seeds = range(companion.seed, companion.seed + companion.cfg.study.seeds)
     runs = [_run(companion, method, seed, settings) for seed in seeds for method in methods]
@@ -55,15 +59,21 @@ def sweep(
 
 def _run(companion: Companion, method: str, seed: int, changes: dict, **given: Any) -> Scores:
     settings = change(companion.cfg.settings(METHODS[method].section), **changes)
-    encoder = companion.stage(Pretrained, method=method, seed=seed, settings=settings, **given)
-    return companion.stage(Scores, encoder=encoder, seed=seed)
+    profile = companion.cfg.of_seed(_model(companion, seed))  # which the bank comes from
+    encoder = profile.stage(Pretrained, method=method, seed=seed, settings=settings, **given)
+    return profile.stage(Scores, encoder=encoder, seed=seed)
+
+
+def _model(companion: Companion, seed: int) -> int:
+    """The seed of the diffusion model whose candidates the runs of a seed see."""
+    return companion.seed + (seed - companion.seed) % companion.cfg.study.models
 
 
 def _table(companion: Companion, runs: Sequence[Scores]) -> pd.DataFrame:
     scores = companion.get_all(runs, "runs")
     return pd.DataFrame(
         [
-            {"method": run.encoder.method, "seed": run.seed}
+            {"method": run.encoder.method, "seed": run.seed, "model": _model(companion, run.seed)}
             | one
             | {"seconds": companion.pipeline.artifact(run.encoder).manifest["seconds"]}
             for run, one in zip(runs, scores, strict=True)

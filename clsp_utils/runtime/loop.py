@@ -2,8 +2,9 @@
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -33,22 +34,21 @@ def write_log(
     per_epoch: int,
     losses: Tensor,
     lr: Callable[[int], float],
-    scores: Sequence[float] | Tensor = (),
+    further: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
     """Rewrites a CSV with a row per epoch, the last of which ends after `step`.
 
-    Columns: epoch, mean loss, learning rate at its end, and of `scores` (-1 = none) that of the
-    epoch.
+    Columns: epoch, mean loss, learning rate at its end, and the further ones; NaN is left empty.
 
     Args:
         losses: `(steps,)`, the loss of every step.
-        scores: `(epochs,)`.
+        further: name -> `(epochs,)`.
     """
     with open(path, "w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(("epoch", "loss", "lr", "knn")[: 4 if len(scores) else 3])
+        rows.writerow(("epoch", "loss", "lr", *further))
         for epoch, start in enumerate(range(0, step + 1, per_epoch)):
             last = min(start + per_epoch - 1, step)
-            score = [f"{x:.4f}" if x >= 0 else "" for x in scores[epoch : epoch + 1]]
+            more = ("" if x[epoch].isnan() else f"{x[epoch]:.4f}" for x in further.values())
             loss = losses[start : last + 1].mean()
-            rows.writerow((epoch + 1, f"{loss:.5f}", f"{lr(last):.6g}", *score))
+            rows.writerow((epoch + 1, f"{loss:.5f}", f"{lr(last):.6g}", *more))

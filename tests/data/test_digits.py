@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from scipy import ndimage, stats
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from clsp_utils.config import Data
 from clsp_utils.data import LUMA, load
-from clsp_utils.data.digits import CONTRAST
+from clsp_utils.data.digits import CONTRAST, WAVELENGTHS
 
 SIZE = 16
 
@@ -85,13 +85,14 @@ def test_labels_are_those_of_the_strokes(splits):
 @pytest.mark.parametrize("i", [0, 5, 77])
 def test_background_follows_from_its_factors(splits, i):
     part = splits[0]
-    a, b, angle = (part.factors[name][i] for name in ("colour_a", "colour_b", "angle"))
+    a, b = (part.factors[name][i] for name in ("colour_a", "colour_b"))
+    angle, wavelength, phase = (part.factors[name][i] for name in ("angle", "wavelength", "phase"))
     for row in range(SIZE):
         for column in range(SIZE):
-            # Pixel centres; the corners of the image lie at -1 and 1 along a diagonal direction.
+            # Pixel centres, from the centre of the image, in sides of it.
             x, y = (column + 0.5) / SIZE - 0.5, (row + 0.5) / SIZE - 0.5
-            along = (x * math.cos(angle) + y * math.sin(angle)) * math.sqrt(2)
-            share = (1 + along) / 2
+            along = (x * math.cos(angle) + y * math.sin(angle)) / wavelength
+            share = (1 + math.cos(2 * math.pi * along + phase)) / 2
             expected = [(1 - share) * a[c] + share * b[c] for c in range(3)]
             assert part.background[i, row, column].tolist() == pytest.approx(expected, abs=1e-6)
 
@@ -112,6 +113,14 @@ def test_image_is_ink_over_background(splits, split):
     ].numpy()
     blend = cover * part.factors["ink"][:, None, None] + (1 - cover) * part.background
     assert np.abs(part.images - 255.0 * blend).max() <= half
+
+
+def test_backgrounds_reach_from_stripes_to_gradients(splits):
+    """Wavelengths fill their range evenly on a logarithmic scale; phase and angle the circle."""
+    factors = splits[0].factors
+    shares = np.log(factors["wavelength"] / WAVELENGTHS[0]) / np.log(WAVELENGTHS[1] / WAVELENGTHS[0])
+    for shares in (shares, factors["angle"] / (2 * np.pi), factors["phase"] / (2 * np.pi)):
+        assert stats.kstest(shares, "uniform").pvalue > 0.01
 
 
 def test_ink_is_far_from_the_background(splits):
