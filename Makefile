@@ -5,14 +5,20 @@ PROFILE ?= laptop
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test lint lab strip reliability clean
+.PHONY: help figures everything store test lint lab student strip reliability clean
 
 help: ## this list
 	@echo "make TARGET [PROFILE=laptop|smoke|gpu|paper] [ARGS=...] [PYTHON=python3]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
-figures: .venv/ready ## run all notebooks; figures and tables go to figures/
+figures: .venv/ready ## the paper's story, notebooks 01 to 06; figures and tables go to figures/
+	$(BIN)/python -m clsp_utils run 01 02 03 04 05 06 --profile $(PROFILE) $(ARGS)
+
+everything: .venv/ready ## all notebooks
 	$(BIN)/python -m clsp_utils run --profile $(PROFILE) $(ARGS)
+
+store: .venv/ready ## pack what the laptop profile made, for a class that starts in the middle
+	mkdir -p build && tar czf build/store.tar.gz --exclude='*.work' --exclude='.*' artifacts
 
 # A test computes with one thread, so two of them fit two cores; those of one file, which share what
 # they prepare, stay together.
@@ -29,6 +35,9 @@ lint: .venv/ready ## style, types, spelling, and notebooks without outputs
 
 lab: .venv/ready ## open JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+
+student: .venv/ready ## copies for a class, without and with solutions, in build/course
+	$(BIN)/python -m clsp_utils student
 
 strip: .venv/ready ## take outputs out of the notebooks
 	$(BIN)/$(STRIP) notebooks/*.ipynb

@@ -38,7 +38,7 @@ def measure(quick: bool) -> dict:
         return Way(partial(authors.interpolate, unet, x, noise, *how), n * K * TIMED / STEPS)
 
     def ours(n: int, precision: str, steps: int = cfg.steps, share: float = 1.0) -> Way:
-        how = (cfg.mix_weight, K, steps, cfg.eta, 0, precision)
+        how = (cfg.mix_weight, 1000, K, steps, cfg.eta, 0, precision)
         return Way(partial(interpolate, unet, anchors[:n], *how), n * K * share)
 
     fp32, large = f"+ DPM-Solver++, {cfg.steps} steps", "+ 64 images at a time"

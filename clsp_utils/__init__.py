@@ -8,7 +8,7 @@ The rooms, in the order of the paper. Arrows go up this list, or to the ground r
     contrastive  views, encoder, losses, one module per method, one loop for all
     evaluation   features, probes, the judge, measures of content and background, significance
     pipeline     stages carry results from one notebook to the next; `Companion` is the door
-    book         running the notebooks; figures
+    book         running the notebooks; figures; exercises, and copies for a class
 
     config       every setting and its range (no torch)
     runtime      seeds, device and precision, checkpoints, several processes, workers

@@ -1,6 +1,7 @@
-"""Command line: notebooks in order, or one stage alone.
+"""Command line: notebooks in order, one stage alone, or copies of the notebooks for a class.
 
     python -m clsp_utils run [NOTEBOOK ...] --profile P -p name=value
+    python -m clsp_utils regenerate FIGURE -p name=value
     accelerate launch -m clsp_utils stage pretrain --method CLSP-SimCLR --profile paper
 
 A stage on several GPUs leaves the artifact, under the key, that the notebooks then read.
@@ -10,7 +11,7 @@ import argparse
 import sys
 from contextlib import suppress
 
-from clsp_utils.book import run_notebooks
+from clsp_utils.book import copies, run_notebooks
 from clsp_utils.config import PROFILES, ConfigError, Positive, alike, home, validate
 from clsp_utils.pipeline import Profile, Stage
 from clsp_utils.store import Store, StoreError
@@ -30,11 +31,16 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("notebooks", nargs="*", help="beginnings of names, such as 03; default: all")
     limit = "seconds a cell may take (an hour; gpu and paper: any)"
     run.add_argument("--timeout", type=float, help=limit)
+    run.add_argument("--list", action="store_true", help="only tell what there is to run")
+    redraw = commands.add_parser("regenerate", help="run what one figure or table needs")
+    redraw.add_argument("figure", help="such as 04_candidates; run --list names them all")
+    redraw.add_argument("--timeout", type=float, help=limit)
+    commands.add_parser("student", help="copies for a class, without and with solutions")
     stage = commands.add_parser("stage", help="make one artifact, on one or several GPUs")
     stage.add_argument("name", help=", ".join(_stages()))
     stage.add_argument("--method", help="of pretrain and scores (CLSP-SimCLR)")
     stage.add_argument("--seed", type=int, default=0, help="as the notebooks' parameter (0)")
-    for command in (run, stage):
+    for command in (run, redraw, stage):
         profiles = f"{', '.join(PROFILES)}; default laptop"
         command.add_argument("--profile", default="laptop", help=profiles)
         command.add_argument(
@@ -50,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
     try:
-        return {"run": _run, "stage": _stage}[options.command](options)
+        does = {"run": _run, "regenerate": _run, "stage": _stage, "student": _student}
+        return does[options.command](options)
     except (ConfigError, StoreError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -71,15 +78,34 @@ def _stages() -> list[str]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    notebooks = run_notebooks.find_notebooks(home("notebooks"), options.notebooks)
+    n_cells = None
+    if options.command == "regenerate":
+        path, n_cells = run_notebooks.find_figure(home("notebooks"), options.figure)
+        notebooks = [path]
+    else:
+        notebooks = run_notebooks.find_notebooks(home("notebooks"), options.notebooks)
+        if options.list:
+            drawn = home("build", options.profile, "figures")
+            folders = [home("figures"), drawn] if options.profile == "laptop" else [drawn]
+            print(run_notebooks.listed(notebooks, folders))
+            return 0
     parameters = run_notebooks.parse_parameters(options.parameters)
     timeout = TIMEOUTS.get(options.profile)
     if options.timeout is not None:
         timeout = validate(Positive, options.timeout, "--timeout")
     Store(home("artifacts"))
     Store(home("build"))
-    failed = run_notebooks.run(notebooks, home("build"), options.profile, parameters, timeout)
+    failed = run_notebooks.run(
+        notebooks, home("build"), options.profile, parameters, timeout, n_cells
+    )
     return 1 if failed else 0
+
+
+def _student(options: argparse.Namespace) -> int:
+    notebooks, folder = run_notebooks.find_notebooks(home("notebooks")), home("build", "course")
+    copies.write_copies(notebooks, folder)
+    print(f"{len(notebooks)} notebooks for students and for those who teach: {folder}")
+    return 0
 
 
 def _stage(options: argparse.Namespace) -> int:

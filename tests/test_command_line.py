@@ -4,6 +4,7 @@ import pytest
 
 from clsp_utils import __main__ as cli
 from clsp_utils.book import run_notebooks as runner
+from clsp_utils.diffusion import pretrained
 
 
 def assert_refused(capsys, arguments, shown):
@@ -26,6 +27,31 @@ def assert_refused(capsys, arguments, shown):
 )
 def test_command_line_refuses_bad_input_in_one_sentence(home, no_kernel, capsys, arguments, shown):
     assert_refused(capsys, arguments, shown)
+
+
+@pytest.mark.parametrize("given, shown", [
+    ("diffusion.source=/no/such/weights.pt", "'/no/such/weights.pt' is neither a file"),
+    ("diffusion.source=owner/weights.pt", "'owner/weights.pt' is neither a file"),
+    ("diffusion.source=nosuch", "'nosuch' is neither a file"),
+    ("diffusion.source=empty", "empty' has no weights"),
+    ("diffusion.source=damaged.pt", "damaged.pt' is damaged"),
+    ("data=/no/such/folder", "data.path='/no/such/folder': there is no such file or folder"),
+])  # fmt: skip
+def test_a_run_refuses_what_it_cannot_read_before_any_kernel(
+    home, no_kernel, monkeypatch, capsys, given, shown
+):
+    monkeypatch.chdir(home)
+    (home / "empty").mkdir()
+    (home / "damaged.pt").write_text("no weights")
+    assert_refused(capsys, ["01", "--profile", "smoke", "-p", given], shown)
+
+
+def test_a_name_on_the_hub_is_left_to_the_stage(home, monkeypatch):
+    seen = []
+    monkeypatch.setattr(runner, "run_notebook", lambda *given: seen.append(given))
+    monkeypatch.setattr(pretrained, "snapshot_download", lambda *_: pytest.fail("fetched"))
+    assert cli.main(["run", "01", "--profile", "smoke", "-p", "diffusion.source=owner/name"]) == 0
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,26 @@ COLORS = {
     "CLSP-MoCoV2": _PALETTE[1],
     "third view": _PALETTE[7],
     "third view MoCoV2": "0.3",
-    "recoloured third view": "0.6",
+    "recoloured third view": "0.15",
+    "CLSP-SimCLR in turn": "#8c2d04",
+    "inflation": "#e7298a",
+    "RCG": "#1b7837",
+    "RCG-cluster": "#41b6c4",
     "class positives": _PALETTE[4],
     "class positives MoCoV2": _PALETTE[9],
     "SupCon": _PALETTE[5],
     "NNCLR": _PALETTE[6],
     "All4One": _PALETTE[8],
+    "pairwise NT-Xent": "#4a1486",
+    "MV-InfoNCE": "#807dba",
+    "MV-DHEL": "#d94801",
+    "CACR": "#006d2c",
+    "SwAV": "#08306b",
+    "CLSP-SwAV": "#fd8d3c",
+    "MCL": "#35978f",
+    "independent SimCLR": "0.45",
+    "supervised": "#5e3c99",
+    "untrained": "0.8",
     "content": _PALETTE[3],
     "background": _PALETTE[0],
 }
@@ -55,7 +69,7 @@ def image_grid(
         width: of the figure, in inches.
     """
     picture = tile(rows)
-    grid_width = width - 0.072 * max(map(len, labels), default=0)  # inches per character
+    grid_width = width - 0.085 * max(map(len, labels), default=0)  # inches per character
     size = (width, grid_width * picture.shape[0] / picture.shape[1])
     fig, ax = plt.subplots(figsize=size, layout="constrained")
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01)
@@ -128,15 +142,20 @@ def save_figure(
     if note:
         look = {"fontsize": 40, "color": "0.5", "alpha": 0.35, "rotation": 20}
         fig.text(0.5, 0.5, note, ha="center", va="center", **look)
-    # Metadata without dates or versions: the same run writes the same bytes.
-    picture = io.BytesIO()
-    fig.savefig(picture, format="png", metadata={"Software": None, "Description": caption})
     save_table(table, folder, name)
-    replace_file(folder / f"{name}.png", picture.getvalue())
+    replace_file(folder / f"{name}.png", show_figure(fig, caption))
+
+
+def show_figure(fig: Figure, caption: str) -> bytes:
+    """Shows figure and caption, which is also its alternative text; returns the PNG."""
+    picture = io.BytesIO()
+    # Metadata without dates or versions: the same run writes the same bytes.
+    fig.savefig(picture, format="png", metadata={"Software": None, "Description": caption})
     shown = Image(picture.getvalue(), format="png", width=int(fig.get_figwidth() * 150))
     display(shown, metadata={"image/png": {"alt": caption}})
     display(Markdown(f"*{textwrap.fill(caption, 100)}*"))
     plt.close(fig)
+    return picture.getvalue()
 
 
 def save_table(table: pd.DataFrame, folder: Path, name: str) -> None:

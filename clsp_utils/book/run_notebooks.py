@@ -4,6 +4,7 @@ Knows nothing of the science: notebooks are files with parameters, run in order.
 """
 
 import ast
+import difflib
 import json
 import logging
 import os
@@ -26,13 +27,13 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from clsp_utils.config import PROJECT, ConfigError, alike
+from clsp_utils.config import PROJECT, ConfigError, alike, home, is_hub_name
 from clsp_utils.pipeline.profile import Profile, as_mapping
 from clsp_utils.store import locked, replace_file
 
 # What goes between us and a kernel, through ports of this machine that any of its users can reach.
 ENCRYPTED = {"transport_encryption": "auto"} if zmq.has("curve") else {}
-PATHS = {"data", "data.path", "data.wnids", "diffusion.source"}
+PATHS = {"data", "data.path", "data.wnids", "diffusion.source", "study.inception"}
 
 
 def find_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
@@ -55,6 +56,39 @@ def find_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
             raise ConfigError(f"notebook={word!r}: use the beginning of one of {names}.")
         chosen += matches
     return sorted(set(chosen)) or everything
+
+
+SAVED = re.compile(r"save_(?:figure|table)\([^\"]*\"(\w+)\"", re.DOTALL)
+
+
+def figures_of(notebook: Path) -> dict[str, int]:
+    """What a notebook draws: name of each figure or table -> cells up to the one that saves it."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    code = ((i, cell.source) for i, cell in enumerate(cells, 1) if cell.cell_type == "code")
+    return {name: i for i, source in code for name in SAVED.findall(source)}
+
+
+def find_figure(folder: Path, name: str) -> tuple[Path, int]:
+    """The notebook that draws a figure or table, and how many of its cells that takes."""
+    notebooks = {path: figures_of(path) for path in find_notebooks(folder)}
+    for path, figures in notebooks.items():
+        if name in figures:
+            return path, figures[name]
+    known = [figure for figures in notebooks.values() for figure in figures]
+    near = difflib.get_close_matches(name, known, 3) or known
+    raise ConfigError(f"figure={name!r}: use one of {', '.join(near)}.")
+
+
+def listed(notebooks: Sequence[Path], folders: Sequence[Path]) -> str:
+    """Notebooks, their parameters, and which of their figures lie in one of the folders."""
+    lines = []
+    for path in notebooks:
+        parameters = ", ".join(papermill.inspect_notebook(str(path)))
+        lines.append(f"{path.stem} ({parameters})")
+        for name in figures_of(path):
+            found = [str(one) for one in folders if (one / f"{name}.csv").exists()]
+            lines.append(f"  {name}: {', '.join(found) or 'not drawn yet'}")
+    return "\n".join(lines)
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
@@ -126,6 +160,20 @@ def assign(
     return assigned
 
 
+def check_what_people_bring(profile: str, parameters: dict[str, Any]) -> None:
+    """Refuses paths that lead nowhere, and weights that cannot be used, before any kernel starts.
+
+    What may be a name on the Hub is left to the stage that fetches it.
+    """
+    overrides, data, _ = split_settings(parameters)
+    settings = Profile(profile, overrides, data)
+    path, source = settings.data.path, settings.diffusion.source
+    if path and not (home() / os.path.expanduser(path)).exists():
+        raise ConfigError(f"data.path={path!r}: there is no such file or folder.")
+    if source and (Path(source).exists() or not is_hub_name(source)):
+        settings.diffusion.check()
+
+
 def _typed(value: Any, default: str, name: str) -> Any:
     kind = type(ast.literal_eval(default))
     if kind is float and type(value) is int:
@@ -138,12 +186,17 @@ def _typed(value: Any, default: str, name: str) -> Any:
 
 
 def run_notebook(
-    source: Path, target: Path, parameters: dict[str, Any], timeout: float | None
+    source: Path,
+    target: Path,
+    parameters: dict[str, Any],
+    timeout: float | None,
+    n_cells: int | None = None,
 ) -> None:
     """Executes one notebook; the executed copy is `target`.
 
     Args:
         timeout: seconds that each cell may take; None = any.
+        n_cells: execute only so many of its cells; None = all.
 
     Raises:
         RuntimeError: it did not run to its end; one sentence names the cell and the reason.
@@ -153,12 +206,18 @@ def run_notebook(
         return RuntimeError(f"{before}cell {_source_position(target, index)}{after}")
 
     target.parent.mkdir(parents=True, exist_ok=True)
+    shown = source
+    if n_cells is not None:
+        shown = target.with_suffix(".part.ipynb")
+        part = nbformat.read(source, as_version=4)
+        part.cells = part.cells[:n_cells]
+        nbformat.write(part, shown)
     reached = [0]  # papermill does not say where a notebook was when it ran out of time or died
     live = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if sys.stderr.isatty() else {}
     try:
         papermill.execute_notebook(
             # papermill fills in what stands in braces
-            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)),
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (shown, target)),
             parameters,
             progress_bar=False,
             kernel_name="python3",
@@ -237,14 +296,16 @@ def run(
     profile: str,
     parameters: dict[str, Any],
     timeout: float | None = 3600,
+    n_cells: int | None = None,
 ) -> int:
-    """Runs notebooks one after the other; returns the number that failed.
+    """Runs notebooks, or their first `n_cells`, one after the other; returns how many failed.
 
     Executed copies go to `build/<profile>/notebooks`, names, seconds, peak memory and errors to
     `build/<profile>/report.json`. A failure does not stop the notebooks after it. Of two runs that
     come to the same notebook, one waits until the other has executed it.
     """
     assigned = assign(notebooks, profile, parameters)
+    check_what_people_bring(profile, parameters)
     # Kernels use this very package, also where another checkout is installed.
     others = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), others]))
@@ -259,7 +320,7 @@ def run(
         with locked(lock, wait), MemoryPeak() as peak:
             start, error = time.monotonic(), None
             try:
-                run_notebook(path, folder / "notebooks" / path.name, own, timeout)
+                run_notebook(path, folder / "notebooks" / path.name, own, timeout, n_cells)
             except Exception as failure:  # whatever it was, it is told and the next notebook runs
                 error = str(failure) or type(failure).__name__
             seconds = time.monotonic() - start

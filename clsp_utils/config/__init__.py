@@ -5,16 +5,21 @@ their defaults; overrides change single fields by dotted names.
 """
 
 from clsp_utils.config.methods import (
+    CACR,
     CONTRASTIVE,
+    MCL,
     METHODS,
     NNCLR,
     All4One,
+    FullViews,
     Method,
     MoCoV2,
+    MultiView,
     Recipe,
     SimCLR,
     Study,
     Supervised,
+    SwAV,
     ThirdView,
     Training,
     View,
@@ -29,7 +34,7 @@ from clsp_utils.config.overrides import (
     nested,
     validate,
 )
-from clsp_utils.config.paths import PROJECT, home
+from clsp_utils.config.paths import PROJECT, home, is_hub_name
 from clsp_utils.config.profiles import BY_DATA_SET, PROFILES
 from clsp_utils.config.ranges import (
     Count,
@@ -47,13 +52,22 @@ from clsp_utils.config.ranges import (
     local,
 )
 from clsp_utils.config.settings import (
+    SNAPSHOTS,
     Backbone,
     ClassSampling,
+    Clustering,
     Data,
     Diffusion,
+    FewLabels,
     Interpolation,
+    LogisticProbe,
+    PlainSampling,
     Probe,
+    RepresentationSampling,
+    Sampler,
     Sampling,
+    Transfer,
+    TransferName,
     UNetShape,
     Views,
 )

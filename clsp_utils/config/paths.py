@@ -1,6 +1,7 @@
 """Where the project is, and where its products go."""
 
 import os
+import re
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -16,3 +17,9 @@ def home(*parts: str) -> Path:
     if parts and parts[0] != "notebooks":
         base = PROJECT / os.path.expanduser(os.environ.get("CLSP_HOME", ""))
     return base.joinpath(*parts)
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether this may name weights on the Hub, "owner/name", and not a file that is missing."""
+    is_file_name = Path(source).suffix in (".pt", ".pth", ".bin", ".safetensors")
+    return not is_file_name and bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source))

@@ -1,11 +1,14 @@
 """The named profiles: what differs from the defaults of the settings, section by section.
 
 Values only. A section is a stage (`pipeline.stages`), a method's settings (`config.methods`), or
-`study`; "pretrain" holds for all contrastive methods, and "class_diffusion" follows "diffusion".
+`study`; "pretrain" holds for all contrastive methods, and the conditional models' sections, such as
+"class_diffusion", follow "diffusion".
 A course may well edit this file.
 """
 
 from typing import Any
+
+from clsp_utils.config.settings import Diffusion
 
 Values = dict[str, Any]
 
@@ -15,13 +18,19 @@ _ANY_COLOUR = {
     "p_jitter": 1.0, "p_grey": 0.3,
 }  # fmt: skip
 
+# A conditional model goes on from the unconditional one, so that a quarter of its steps is enough.
+_GOES_ON = {"from_unconditional": True, "steps": Diffusion().steps // 4}
 LAPTOP: Values = {
-    # w = 0.4 was best on validation: its candidates have more varied backgrounds, and most keep the
-    # digit.
-    "candidates": {"mix_weight": 0.4},
+    # The best pair on validation: the digit kept more often, and less of the background, than with
+    # the anchor at all steps.
+    "candidates": {"mix_below": 400},
+    "class_diffusion": _GOES_ON,
+    "cluster_diffusion": _GOES_ON,
+    "representation_diffusion": _GOES_ON,
     "moco": {"third_view": {"weight": 0.5}},
     "classifier": {
-        "epochs": 25, "batch": 256, "backbone": {"stem_stride": 1}, "views": _ANY_COLOUR,
+        "epochs": 25, "batch": 256, "backbone": {"stem_stride": 1},
+        "views": _ANY_COLOUR,
     },
 }  # fmt: skip
 
@@ -29,13 +38,23 @@ _SMALL = {"epochs": 2, "batch": 64, "backbone": {"layers": (1, 1), "width": 16}}
 SMOKE: Values = {
     "data": {"limit": 256},
     "diffusion": {"unet": {"channels": (16, 32)}, "steps": 30, "batch": 32, "warmup": 5},
+    "representation_diffusion": {"from_unconditional": True},
     "candidates": {"k": 2, "steps": 4},
     "class_candidates": {"k": 2, "steps": 4},
+    "rcg_candidates": {"k": 2, "steps": 4},
+    "cluster_candidates": {"k": 2, "steps": 4},
     "pretrain": {**_SMALL, "queue": 128},
     "classifier": _SMALL,
+    "transfer": {"pictures": (200, 100, 100)},
+    "logistic": {"n_c": 2, "iterations": 20},
+    "few_labels": {"draws": 2},
     "probe": {"epochs": 5, "neighbours": (5, 10)},
+    "samples": {"n": 32, "steps": 2},
     "study": {
+        "ancestral_steps": 4,
         "samples": 32, "steps": 4, "mix_weights": (0.0, 0.1, 0.5, 1.0), "tsne": 200, "seeds": 2,
+        "clusters": (4, 8), "purities": (4, 8, 16), "recoloured_pairs": 0.4,
+        "view_methods": ("CACR", "SwAV", "CLSP-SwAV", "MCL"),
     },
 }  # fmt: skip
 
@@ -46,6 +65,7 @@ _RESNET18 = {
     "layers": (2, 2, 2, 2), "width": 64, "stem_stride": 1, "hidden": 4096, "projection": 256,
 }  # fmt: skip
 _CANDIDATES = {"k": 8, "steps": 100, "eta": 0.1, "batch": 64}
+_CONDITIONAL = {"unet": {"dropout": 0.15}, "steps": 97_000, "lr": 2.5e-4}
 PAPER: Values = {
     "data": {"name": "cifar10", "size": 32},
     "diffusion": {
@@ -56,9 +76,14 @@ PAPER: Values = {
         "steps": 194_000, "batch": 512, "lr": 2e-4, "weight_decay": 0.0, "warmup": 5000,
         "schedule": "constant", "ema_decay": 0.9999, "snr_gamma": 0.0, "flip": True,
     },
-    "class_diffusion": {"unet": {"dropout": 0.15}, "steps": 97_000, "lr": 2.5e-4},
+    "class_diffusion": _CONDITIONAL,
+    "cluster_diffusion": _CONDITIONAL,
+    "representation_diffusion": _CONDITIONAL,
     "candidates": _CANDIDATES,
     "class_candidates": {**_CANDIDATES, "eta": 1.0, "guidance": 1.8},
+    "cluster_candidates": {**_CANDIDATES, "eta": 1.0, "guidance": 1.8},
+    "rcg_candidates": _CANDIDATES,
+    "samples": {"n": 50_000, "steps": 1000, "variance": "fixed_large"},
     "pretrain": {
         "backbone": _RESNET18, "views": _PHOTOGRAPHS, "epochs": 1000, "batch": 1024, "lr": 0.5,
         "warmup": 10, "third_view": {"ramp": 0.0}, "queue": 65536, "watch_every": 10,
@@ -67,13 +92,20 @@ PAPER: Values = {
         "batch": 512, "lr": 0.3, "queue": 32768, "third_view": {"weight": 0.5},
         "views": {"saturation": 0.2, "p_solarize": 0.2}, "views_together": False,
     },
+    "swav": {"prototypes": 3000, "queue": 3840},
     "classifier": {
         "backbone": _RESNET18, "views": {**_PHOTOGRAPHS, "crop_area": (0.5, 1.0)}, "epochs": 100,
         "batch": 256, "lr": 0.1, "weight_decay": 5e-4,
     },
     "probe": {"momentum": 0.0, "standardise": False, "zero_init": False},
+    "logistic": {"c_range": (1e-6, 1e5), "n_c": 45, "iterations": 1000},
     "study": {
-        "samples": 1000, "steps": 100, "sweep_k": 8,
+        "samples": 1000, "steps": 100, "sweep_k": 8, "ancestral_steps": 1000,
+        "quality_methods": ("CLSP-SimCLR", "CLSP-MoCoV2"),
+        "transfer": (
+            "cifar10", "cifar100", "pets", "flowers", "dtd", "caltech101", "food101", "aircraft",
+            "cars",
+        ),
         "methods": (
             "SimCLR", "third view", "CLSP-SimCLR", "class positives", "SupCon", "NNCLR", "All4One",
             "MoCoV2", "third view MoCoV2", "CLSP-MoCoV2", "class positives MoCoV2",
@@ -85,7 +117,17 @@ GPU: Values = {
     "diffusion": {**PAPER["diffusion"], "source": "google/ddpm-cifar10-32"},
     "candidates": {"k": 4, "steps": 20, "batch": 64},
     "class_candidates": {"k": 4, "steps": 20, "batch": 64, "guidance": 1.8},
-    "pretrain": {**PAPER["pretrain"], "epochs": 200, "batch": 512},
+    "cluster_candidates": {"k": 4, "steps": 20, "batch": 64, "guidance": 1.8},
+    "rcg_candidates": {"k": 4, "steps": 20, "batch": 64},
+    "samples": {"n": 10_000},
+    # Not the authors' ramp of 0, without which their runs stay collapsed for up to 49 epochs: of
+    # 1,000 that costs little, of 200 a quarter.
+    "pretrain": {
+        **PAPER["pretrain"],
+        "epochs": 200,
+        "batch": 512,
+        "third_view": {"ramp": 0.3},
+    },
     "classifier": {**PAPER["classifier"], "epochs": 30},
     "study": {"samples": 500, "steps": 20, "sweep_k": 4},
 }
@@ -97,11 +139,13 @@ PROFILES = {"smoke": SMOKE, "laptop": LAPTOP, "gpu": GPU, "paper": PAPER}
 _PUBLISHED = {"normalisation": "published"}
 _MAX_POOL = {"backbone": {"max_pool": True}}
 BY_DATA_SET: dict[str, Values] = {
-    "cifar10": {"data": _PUBLISHED},
+    "cifar10": {"data": _PUBLISHED, "cacr": {"t_minus": 0.9}},
     "cifar100": {
         "data": _PUBLISHED,
         "diffusion": {"source": "", "batch": 320, "steps": 312_000},
         "class_diffusion": {"steps": 156_000},
+        "cluster_diffusion": {"steps": 156_000},
+        "representation_diffusion": {"steps": 156_000},
         "moco": {"third_view": {"weight": 0.2}},
     },
     "stl10": {

@@ -82,7 +82,7 @@ class UNetShape:
     """Shape of diffusers' `UNet2DModel`."""
 
     # One entry per resolution, each half the one before.
-    channels: Annotated[tuple[Several, ...], Field(min_length=1)] = (64, 64)
+    channels: Annotated[tuple[Several, ...], Field(min_length=1)] = (64, 48)
     layers: Count = 1  # residual blocks per resolution in the encoder half
     attention: tuple[
         Count, ...
@@ -110,18 +110,23 @@ class UNetShape:
         return ""
 
 
+# Shares of the steps of a training, after which its averaged weights are kept: models of growing
+# quality. Not a setting, since nothing else of a training depends on them.
+SNAPSHOTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+
+
 @frozen
 class Diffusion:
     """Training of the diffusion model (method step 1)."""
 
     unet: UNetShape = UNetShape()
-    steps: Count = 1350
+    steps: Count = 2400
     batch: Count = 64
     lr: Positive = 2e-3
     weight_decay: NotNegative = 0.01
     warmup: Count = 100  # steps
     schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up: to 0, or as it is
-    ema_decay: Share = 0.995
+    ema_decay: Share = 0.998
     snr_gamma: NotNegative = 5.0  # min-SNR weighting of the loss (arXiv 2303.09556); 0 = none
     # Share of each batch that is not plain DDPM training: pairs of one image in two random
     # colourings, whose middles are exchanged. So the middle learns to say nothing of colour.
@@ -134,13 +139,29 @@ class Diffusion:
 
 
 @frozen
-class Sampling:
+class Sampler:
+    """How a diffusion model is sampled."""
+
+    steps: Steps = 20  # of the sampler
+    eta: Share | None = None  # None = DPM-Solver++; else DDIM: 0 = deterministic, 1 = as DDPM
+    batch: Count = 256  # images, or anchors with their k candidates, at a time
+
+
+@frozen
+class PlainSampling(Sampler):
+    """Plain samples, whose distance from real images is measured."""
+
+    n: Annotated[int, Field(ge=32, strict=True)] = 500
+    steps: Steps = 20
+    # Noise of a step of DDPM's ancestral sampler (`diffusion.ancestral`); None = as `eta` says.
+    variance: Literal["fixed_small", "fixed_large"] | None = None
+
+
+@frozen
+class Sampling(Sampler):
     """How candidates are sampled (method step 5)."""
 
     k: Count = 1  # candidates per anchor
-    steps: Steps = 10  # of the sampler
-    eta: Share | None = None  # None = DPM-Solver++; else DDIM: 0 = deterministic, 1 = as DDPM
-    batch: Count = 256  # anchors at a time, each with its k candidates
 
 
 @frozen
@@ -154,9 +175,23 @@ class Interpolation(Sampling):
 
 @frozen
 class ClassSampling(Sampling):
-    """Candidates from a class-conditional model: samples of the anchor's class."""
+    """Candidates from a class-conditional model: samples of the anchor's class or cluster."""
 
     guidance: NotNegative = 1.0  # how far beyond the class's own prediction
+
+
+@frozen
+class Clustering:
+    """Clusters of the anchors' representations, in the place of classes."""
+
+    n_clusters: Several = 10
+
+
+@frozen
+class RepresentationSampling(Sampling):
+    """Candidates from a model that is conditioned on the anchor's representation."""
+
+    guidance: NotNegative = 0.0  # how far beyond the representation's own prediction
 
 
 # contrastive --------------------------------------------------------------------------------------
@@ -213,3 +248,47 @@ class Probe:
     zero_init: bool = True  # of the classifier; else torch's random one
     # kNN picks one of these on held-out anchors.
     neighbours: Annotated[tuple[Count, ...], Field(min_length=1)] = (5, 10, 20, 50, 100, 200)
+
+
+# What is drawn here, and what torchvision reads (see `data.load_transfer`).
+TransferName = Literal[
+    "printed", "letters", "scripts", "textures", "waves",
+    "cifar10", "cifar100", "pets", "flowers", "dtd", "caltech101", "food101", "aircraft", "cars",
+]  # fmt: skip
+Pictures = Annotated[int, Field(ge=100, le=100_000, strict=True)]
+
+
+@frozen
+class Transfer:
+    """Other data sets, on which encoders are scored that never saw them."""
+
+    # Folder with the sets that torchvision reads, of which nothing is downloaded; empty: data/ of
+    # the project. What is read there shapes a result, so the path is no part of a key.
+    path: str = local(default="")
+    # Pictures of a set that is drawn: training, validation, test.
+    pictures: tuple[Pictures, Pictures, Pictures] = (2000, 500, 2000)
+
+
+@frozen
+class LogisticProbe:
+    """L2-regularised logistic regression, its strength chosen on validation (arXiv 2011.13377)."""
+
+    # The least and the most of C, the inverse strength, as scikit-learn counts it; `n_c` values
+    # between the two, evenly spaced in their logarithm.
+    c_range: tuple[Positive, Positive] = (1e-4, 10.0)
+    n_c: Count = 6
+    iterations: Count = 200  # of L-BFGS at most, for each value
+
+    @model_validator(mode="after")
+    def _least_first(self) -> Self:
+        if self.c_range[0] > self.c_range[1]:
+            raise ValueError(f"c_range={self.c_range} must be (least, most)")
+        return self
+
+
+@frozen
+class FewLabels:
+    """Linear evaluation with a share of the labels, averaged over several draws of it."""
+
+    shares: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.01, 0.1)
+    draws: Count = 5

@@ -59,6 +59,32 @@ class Encoder(nn.Module):
         return F.normalize(z, dim=1) if self.unit_norm else z
 
 
+class Joined(nn.Module):
+    """Features of encoders side by side, `(B, 3, H, W)` to `(B, sum of n_features)`; no projector.
+
+    Args:
+        encoders: each an `Encoder`, or itself joined.
+    """
+
+    def __init__(self, *encoders: nn.Module):
+        super().__init__()
+        self.parts = nn.ModuleList(part for one in encoders for part in backbones(one))
+
+    @property
+    def backbone(self) -> nn.Module:
+        """Itself: what is read of any encoder."""
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The features of all parts, first to last."""
+        return torch.cat([part(x) for part in self.parts], 1)
+
+
+def backbones(encoder: nn.Module) -> list[nn.Module]:
+    """The backbones whose features an encoder gives, first to last."""
+    return list(encoder.parts) if isinstance(encoder, Joined) else [encoder.backbone]
+
+
 def predictor(cfg: Backbone) -> nn.Module:
     """NNCLR's head on projections: `(B, D)` to `(B, D)`, with batch norm between its two layers."""
     return nn.Sequential(

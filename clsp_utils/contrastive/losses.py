@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float, clusters: Tensor | None = None) -> Tensor:
     """NT-Xent of SimCLR: each row must find its partner among the 2N - 1 others.
 
     `mean_i -log( exp(z_i.z_i' / T) / sum_{j != i} exp(z_i.z_j / T) )`.
@@ -16,10 +16,14 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     Args:
         z1, z2: projections of the two views `(N, D)`, unit-norm rows, partners in the same row.
         temperature: T > 0.
+        clusters: `(N,)`; the sum then goes over the rows j of the anchor's own cluster alone.
     """
     z = torch.cat([z1, z2]).float()
     logits = z @ z.T / temperature
     logits.fill_diagonal_(float("-inf"))
+    if clusters is not None:
+        own = torch.cat([clusters, clusters])
+        logits = logits.masked_fill(own[:, None] != own, float("-inf"))
     n = len(z1)
     partner = torch.arange(2 * n, device=z.device).roll(n)
     return F.cross_entropy(logits, partner)

@@ -6,8 +6,9 @@ own rows.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -18,10 +19,10 @@ from clsp_utils import runtime
 from clsp_utils.config import METHODS, ConfigError, Training
 from clsp_utils.contrastive.augment import augment
 from clsp_utils.contrastive.backbone import Encoder
+from clsp_utils.contrastive.losses import spread
 from clsp_utils.contrastive.methods import Batch, build_method
 from clsp_utils.data import ChannelStatistics, recolour
-from clsp_utils.contrastive.losses import spread
-from clsp_utils.positives.bank import draw_candidates
+from clsp_utils.positives.bank import draw_candidates, inflate
 from clsp_utils.runtime import Share, generator
 
 COLLAPSED = 0.05  # spread of projections below which an encoder tells nothing apart
@@ -39,6 +40,7 @@ def pretrain(
     bank: np.ndarray | None = None,
     watch: Callable[[nn.Module], float] | None = None,
     share: Share | None = None,
+    measures: Mapping[str, Callable[[Tensor, Tensor], float]] = MappingProxyType({}),
 ) -> tuple[Encoder, np.ndarray]:
     """Trains an encoder; resumes from `work` if an earlier run was cut off there.
 
@@ -51,13 +53,15 @@ def pretrain(
         images: anchors, uint8 `(N, H, W, 3)`.
         labels: `(N,)`, read by the methods that need them alone.
         statistics: of the data set.
-        bank: candidates, uint8 `(N, k, H, W, 3)`; may be memory-mapped. Methods with synthetic or
-            class positives need it.
+        bank: candidates, uint8 `(N, k, H, W, 3)`; may be memory-mapped. Methods that show
+            candidates need it.
         watch: `backbone -> score`, called every `cfg.watch_every` epochs. Loss, learning rate,
             spread of the projections (see `losses.spread`) and score go to `log.csv` in `work`, a
             row per epoch. Two epochs in a row that end with (nearly) all projections in one place
             bring a warning.
         share: the rows of each batch to compute here; those of this process if left out.
+        measures: name -> measure of the projections `(N, D)` of the first two views, which the log
+            shows for the last step of each epoch, beside what the method itself logs.
 
     Returns:
         The encoder in eval mode, on the CPU, and the loss of every step.
@@ -68,7 +72,8 @@ def pretrain(
         ValueError: the method needs a bank, and there is none.
     """
     recipe = METHODS[method]
-    if bank is None and not set(recipe.views) <= {"anchor", "recoloured"}:
+    sources = {*recipe.views, recipe.more_anchors} - {"anchor", "recoloured", None}
+    if bank is None and sources:
         raise ValueError(f"method={method!r} needs a candidate bank.")
     share = share or runtime.my_share()
     batch = min(cfg.batch, len(images))
@@ -85,13 +90,16 @@ def pretrain(
     optimizer = torch.optim.SGD(
         trained, cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay
     )
-    per_epoch = len(images) // batch
+    per_epoch = len(images) // batch  # of the anchors themselves, whatever is added to them
+    if recipe.more_anchors:
+        assert bank is not None  # or the method would have been refused above
+        images, labels = inflate(images, labels, bank)
     total = cfg.epochs * per_epoch
     losses = torch.zeros(total)
-    spreads, scores = torch.full((2, cfg.epochs), torch.nan)
+    names = ("spread", "knn", *measures, *net.logged)
+    further = {name: torch.full((cfg.epochs,), torch.nan) for name in names}  # columns of the log
     parts = {"method": net, "optimizer": optimizer}
-    records = {"losses": losses, "spreads": spreads, "scores": scores}
-    checkpoint = runtime.Checkpoint(work, parts, records)
+    checkpoint = runtime.Checkpoint(work, parts, {"losses": losses} | further)
     start = checkpoint.restore()
     images, labels = torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels)
 
@@ -101,7 +109,7 @@ def pretrain(
     def draw_views(step: int, anchors: torch.Tensor) -> list[torch.Tensor]:
         """The views that the recipe names, of this process's anchors."""
         x = runtime.upload(images[share.rows(anchors)], device)
-        first_two, further = (
+        first_two, others = (
             generator(seed, name, step, device=device) for name in ("views", "third view")
         )
         choice, colours = (generator(seed, name, step) for name in ("candidates", "colours"))
@@ -113,8 +121,10 @@ def pretrain(
                 shown = runtime.upload(share.rows(whole), device)
             elif source != "anchor":
                 assert bank is not None  # or the method would have been refused above
-                shown = runtime.upload(draw_candidates(bank, anchors, choice, share), device)
-            g = first_two if i < 2 else further
+                turn = step // per_epoch * bank.shape[1] // cfg.epochs if recipe.in_turn else None
+                drawn = draw_candidates(bank, anchors, choice, share, turn)
+                shown = runtime.upload(drawn, device)
+            g = first_two if i < 2 else others
             views.append(augment(shown, cfg.views, statistics, g, share))
         return views
 
@@ -141,14 +151,18 @@ def pretrain(
         net.after_step((step + 1) / total)
         losses[step] = loss.item()
         if i == per_epoch - 1 and share.rank == 0:
+            for name, number in net.logged.items():
+                further[name][epoch] = number
             if net.encoder.unit_norm:
-                spreads[epoch] = spread(z[0].detach())
-                warn_of_collapse(method, epoch, spreads, losses[step].item())
+                seen = [own.detach().float() for own in z[:2]]
+                further["spread"][epoch] = spread(seen[0])
+                for name, measure in measures.items():
+                    further[name][epoch] = measure(*seen)
+                warn_of_collapse(method, epoch, further["spread"], losses[step].item())
             if watch and cfg.watch_every and (epoch + 1) % cfg.watch_every == 0:
                 net.eval()
-                scores[epoch] = watch(net.encoder.backbone)
+                further["knn"][epoch] = watch(net.encoder.backbone)
                 net.train()
-            further = {"spread": spreads, "knn": scores}
             runtime.write_log(work / "log.csv", step, per_epoch, losses, lr, further)
         checkpoint.after_step(step, losses[step].item(), f"{recipe.section}.lr={cfg.lr:g}")
     return net.encoder.to("cpu", memory_format=torch.contiguous_format).eval(), losses.numpy()
@@ -164,8 +178,10 @@ def warn_of_collapse(method: str, epoch: int, spreads: Tensor, loss: float) -> N
     if epoch > 0 and flat[epoch] and flat[epoch - 1] and not (epoch > 1 and flat[epoch - 2]):
         recipe = METHODS[method]
         remedy = f"lower {recipe.section}.lr"
-        if len(recipe.views) > 2:
+        if len(recipe.views) > 2 and hasattr(recipe.settings, "third_view"):
             remedy += f" or {recipe.section}.third_view.weight, or raise its ramp"
+        elif hasattr(recipe.settings, "ramp"):
+            remedy += f" or raise {recipe.section}.ramp"
         warnings.warn(
             f"{method}: for two epochs all projections have been (nearly) one vector, and the loss "
             f"{loss:.2f} is that of an encoder that tells nothing apart. If it stays so, nothing "

@@ -3,6 +3,8 @@
 Knows nothing of models, training or results.
 """
 
+from clsp_utils.data.drawn_sets import Splits
+from clsp_utils.data.image_folder import read_image
 from clsp_utils.data.images import (
     DataError,
     Images,
@@ -11,6 +13,7 @@ from clsp_utils.data.images import (
     printable,
     split_by_group,
     split_rows,
+    unusable,
 )
 from clsp_utils.data.load import fingerprint, load
 from clsp_utils.data.pixels import (
@@ -25,3 +28,5 @@ from clsp_utils.data.pixels import (
     to_uint8,
 )
 from clsp_utils.data.published import NORMALISATION
+from clsp_utils.data.survey import Survey, survey, thumbnail, write_folder
+from clsp_utils.data.transfer_sets import load_transfer, scored_per_class

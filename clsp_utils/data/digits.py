@@ -31,7 +31,8 @@ def draw_factors(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         `colour_b` and `ink`, `(n, 3)` in [0, 1].
     """
     angle, phase = rng.uniform(0, 2 * np.pi, (2, n))
-    wavelength = np.exp(rng.uniform(*np.log(WAVELENGTHS), n))
+    shortest, longest = np.log(WAVELENGTHS)
+    wavelength = np.exp(rng.uniform(shortest, longest, n))
     colours = rng.random((3, n, 3))
     while True:
         a, b, ink = colours @ LUMA
@@ -71,9 +72,24 @@ def draw_digits(
         images uint8 `(N * draws, size, size, 3)`, backgrounds fp32 in [0, 1], and the factors.
     """
     cover = ndimage.zoom(strokes, (1, size / 8, size / 8), order=1, grid_mode=True, mode="nearest")
-    cover = np.repeat(cover, draws, axis=0).clip(0, 1)[..., None]
+    return draw_on_waves(np.repeat(cover, draws, axis=0).clip(0, 1), rng)
+
+
+def draw_on_waves(
+    cover: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Lays ink, each time a random one, on random backgrounds (see `draw_factors`).
+
+    Args:
+        cover: `(N, size, size)` in [0, 1], how much of a pixel is ink.
+        rng: is drawn from.
+
+    Returns:
+        images uint8 `(N, size, size, 3)`, backgrounds fp32 in [0, 1], and the factors.
+    """
     factors = draw_factors(len(cover), rng)
-    background = draw_background(factors, size)
+    background = draw_background(factors, cover.shape[1])
+    cover = cover[..., None]
     image = cover * factors["ink"][:, None, None] + (1 - cover) * background
     return np.rint(image * 255).astype(np.uint8), background.astype(np.float32), factors
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -103,22 +104,11 @@ def read_folder(
     Raises:
         DataError: there are no images, or they are not arranged like this.
     """
-    if os.path.isfile(root):
-        raise unusable(root, "this is a file; unpack it if it is an archive, and name the folder")
-    if not os.path.isdir(root):
-        raise unusable(root, "there is no such file or folder")
-    given = root.resolve()
-    root = _unwrapped(given, *SPLITS["train"])
-    notes = [f"this is all that lies in {printable(given)}"] if root != given else []
-    folders = _find_splits(root, held_out, wanted, notes)
-    within = _sub_folders(folders[0])
-    classes = wanted or tuple(within)
-    if nested := [name for name, path in within.items() if len(_sub_folders(path)) > 1]:
-        notes.append(f"folders inside {first_three(nested)} are no classes of their own")
+    root, folders, classes, notes = arrangement(root, held_out, wanted)
     skipped = Skipped(root)
     splits = []
     for folder in folders:
-        files = _list_files(folder, classes, bool(wanted), skipped)
+        files = list_files(folder, classes, bool(wanted), skipped)
         images, labels = _read_files(files, size, skipped)
         there = _sub_folders(folder)
         empty = [name for i, name in enumerate(classes) if i not in labels and name in there]
@@ -130,6 +120,40 @@ def read_folder(
     print(f"{printable(root)}: {'; '.join([f'{n_read} images read, {skipped}', *notes])}.")
     test = splits[1] if len(splits) == 2 else None
     return grouped_by_pixels(splits[0], test, tuple(map(printable, classes)))
+
+
+class Arrangement(NamedTuple):
+    """How images lie in a folder.
+
+    Attributes:
+        root: where they begin.
+        folders: one per split.
+        classes: names of the folders inside these; none where images have no label.
+        notes: what was not taken as it may have been meant.
+    """
+
+    root: Path
+    folders: list[Path]
+    classes: tuple[str, ...]
+    notes: list[str]
+
+
+def arrangement(
+    given: Path, held_out: Sequence[str] = ("test", "val"), wanted: tuple[str, ...] = ()
+) -> Arrangement:
+    """Splits and classes of a folder; arguments and errors as of `read_folder`."""
+    if os.path.isfile(given):
+        raise unusable(given, "this is a file; unpack it if it is an archive, and name the folder")
+    if not os.path.isdir(given):
+        raise unusable(given, "there is no such file or folder")
+    given = given.resolve()
+    root = _unwrapped(given, *SPLITS["train"])
+    notes = [f"this is all that lies in {printable(given)}"] if root != given else []
+    folders = _find_splits(root, held_out, wanted, notes)
+    within = _sub_folders(folders[0])
+    if nested := [name for name, path in within.items() if len(_sub_folders(path)) > 1]:
+        notes.append(f"folders inside {first_three(nested)} are no classes of their own")
+    return Arrangement(root, folders, wanted or tuple(within), notes)
 
 
 def _unwrapped(folder: Path, *kept: str) -> Path:
@@ -207,7 +231,7 @@ def _sub_folders(folder: Path) -> dict[str, Path]:
     return dict(sorted(folders.items()))
 
 
-def _list_files(
+def list_files(
     folder: Path, classes: tuple[str, ...], only: bool, skipped: Skipped
 ) -> list[tuple[Path, int]]:
     """Files of a split with their labels; `only`: folders that are no `classes` are ignored."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -121,11 +121,7 @@ def grouped_by_pixels(
     A mirrored image is the same. How many test images are in the training split too is printed;
     they stay where they are.
     """
-    first_seen: dict[bytes, int] = {}
-    images = chain(train[0], test[0] if test else ())
-    either = (min(image.tobytes(), image[:, ::-1].tobytes()) for image in images)
-    digests = (hashlib.blake2b(pixels).digest() for pixels in either)
-    groups = np.array([first_seen.setdefault(x, i) for i, x in enumerate(digests)], np.int64)
+    groups = pixel_groups(chain(train[0], test[0] if test else ()))
     n = len(train[1])
     first = Images(*train, groups[:n], class_names)
     if test is None:
@@ -134,6 +130,18 @@ def grouped_by_pixels(
     if shared := np.isin(second.groups, first.groups).sum():
         print(f"{shared} of {len(second)} test images are in the training split too.")
     return first, second
+
+
+def pixel_groups(images: Iterable[np.ndarray]) -> np.ndarray:
+    """For each image the number of the first of the same pixels, mirrored or not: `(N,)`.
+
+    Args:
+        images: uint8 `(H, W, 3)` each.
+    """
+    first_seen: dict[bytes, int] = {}
+    either = (min(image.tobytes(), image[:, ::-1].tobytes()) for image in images)
+    digests = (hashlib.blake2b(pixels).digest() for pixels in either)
+    return np.array([first_seen.setdefault(x, i) for i, x in enumerate(digests)], np.int64)
 
 
 def split_rows(data: Images, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

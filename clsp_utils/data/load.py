@@ -70,9 +70,9 @@ def read(cfg: Data) -> tuple[Images, Images | None]:
         ) from None
 
 
-def fingerprint(train: Images, test: Images) -> dict:
-    """What a result takes from these images, for its key, wherever they lie."""
+def fingerprint(*splits: Images) -> dict:
+    """What a result takes from these splits, for its key, wherever they lie."""
     digest = hashlib.sha256()
-    for array in (train.images, train.labels, test.images, test.labels):
+    for array in (array for part in splits for array in (part.images, part.labels)):
         digest.update(np.ascontiguousarray(array).data)
-    return {"class_names": train.class_names, "sha256": digest.hexdigest()}
+    return {"class_names": splits[0].class_names, "sha256": digest.hexdigest()}

@@ -25,9 +25,14 @@ def to_diffusion_range(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def to_uint8(x: Tensor) -> Tensor:
-    """`(B, 3, H, W)` in [-1, 1] to uint8 `(B, H, W, 3)`, rounded; what is outside is clipped."""
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+def to_uint8(x: Tensor, rounded: bool = True) -> Tensor:
+    """`(B, 3, H, W)` in [-1, 1] to uint8 `(B, H, W, 3)`; what is outside is clipped.
+
+    Grey levels are rounded. If not, their fraction is dropped, as a mere cast does, which makes
+    images half a level darker.
+    """
+    levels = (x.clamp(-1, 1) + 1) * 127.5
+    return (levels.round() if rounded else levels).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def normalise(x: Tensor, statistics: ChannelStatistics) -> Tensor:

@@ -4,7 +4,7 @@ Images are in [-1, 1] and T = 1000. Knows nothing of contrastive learning.
 """
 
 from clsp_utils.diffusion.pretrained import load_diffusion, unet_misfit, weights_digest
-from clsp_utils.diffusion.sampling import Edit, sample
+from clsp_utils.diffusion.sampling import Edit, Variance, ancestral, plain_samples, sample
 from clsp_utils.diffusion.train import min_snr_weight, train
 from clsp_utils.diffusion.unet import (
     BETAS,
@@ -13,6 +13,8 @@ from clsp_utils.diffusion.unet import (
     decode,
     encode,
     encode_noised,
+    hide,
+    level_outputs,
     mix,
     noise_schedule,
     pool,

@@ -6,7 +6,6 @@ reads it back.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from diffusers import UNet2DModel
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from huggingface_hub import snapshot_download
 
-from clsp_utils.config import UNetShape
+from clsp_utils.config import UNetShape, is_hub_name
 from clsp_utils.diffusion.authors_unet import authors_settings, from_authors
 from clsp_utils.diffusion.unet import BETAS
 from clsp_utils.runtime import WeightsError, fill, read_tensors
@@ -129,8 +128,7 @@ def _find(source: str) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        is_file_name = path.suffix in (".pt", ".pth", ".bin", ".safetensors")
-        if is_file_name or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+        if not is_hub_name(source):
             raise WeightsError(
                 f"{source!r} is neither a file, nor a folder, nor a Hub name (owner/name)."
             )

@@ -11,11 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clsp_utils import runtime
-from clsp_utils.config import Diffusion
+from clsp_utils.config import SNAPSHOTS, Diffusion
 from clsp_utils.data import recolour, to_diffusion_range
-from clsp_utils.diffusion.unet import build_unet, decode, encode, noise_schedule
+from clsp_utils.diffusion.unet import build_unet, decode, encode, hide, noise_schedule
 
-LABEL_DROPOUT = 0.1  # share of images whose class a conditional model does not see (2207.12598)
+LABEL_DROPOUT = 0.1  # share of images whose condition a model does not see (2207.12598)
 
 
 def train(
@@ -24,17 +24,24 @@ def train(
     seed: int,
     work: Path,
     precision: str,
-    labels: np.ndarray | None = None,
+    condition: np.ndarray | None = None,
+    unconditional: UNet2DModel | None = None,
+    section: str = "diffusion",
 ) -> tuple[UNet2DModel, np.ndarray]:
     """Trains the UNet by `|| eps - eps_theta(x_t, t) ||^2`; resumes from `work` if it can.
 
     A share `cfg.recoloured_pairs` of each batch are pairs: one image in two random colourings, at
     one t, under two noises. The two exchange their mid-block features. Loss and learning rate go to
-    `log.csv` in `work`, a row per epoch.
+    `log.csv` in `work`, a row per epoch; the averaged weights after each of `SNAPSHOTS` go to
+    `snapshot_0.safetensors` and so on.
 
     Args:
         images: uint8 `(N, H, W, 3)`.
-        labels: classes `(N,)` make the model conditional; -1 is "no class".
+        condition: makes the model conditional: classes `(N,)`, where -1 is "no class", or fp32
+            vectors `(N, D)`.
+        unconditional: a model of the same shape, from whose weights a conditional one goes on; the
+            condition says nothing at first. None = from random weights.
+        section: of the profile, which an error message names.
 
     Returns:
         The UNet with averaged (EMA) weights, in eval mode on the CPU, and the loss of every step,
@@ -44,11 +51,18 @@ def train(
         runtime.Diverged: the loss is not finite.
     """
     device, share = runtime.device(), runtime.my_share()
-    section = "diffusion" if labels is None else "class_diffusion"
-    n_classes = 0 if labels is None else int(labels.max()) + 1
+    n_classes = n_features = 0
+    if condition is not None and condition.ndim == 1:
+        n_classes = int(condition.max()) + 1
+    elif condition is not None:
+        n_features = condition.shape[1]
     with torch.random.fork_rng():
         torch.manual_seed(runtime.seed_for(seed, "unet weights"))
-        unet = build_unet(cfg.unet, images.shape[1], n_classes).to(device)
+        unet = build_unet(cfg.unet, images.shape[1], n_classes, n_features)
+    if unconditional is not None:
+        unet.load_state_dict(unconditional.state_dict(), strict=False)  # they lack a condition
+        torch.nn.init.zeros_(unet.class_embedding.weight)
+    unet.to(device)
     optimizer = torch.optim.AdamW(
         unet.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True
     )
@@ -61,6 +75,7 @@ def train(
     start = checkpoint.restore()
     ema.to(device)
     pixels = torch.from_numpy(images)
+    advice = f"{section}.lr={cfg.lr:g}"  # what to lower if it diverges
 
     def lr(step: int) -> float:
         if cfg.schedule == "constant":
@@ -100,14 +115,13 @@ def train(
         noise = torch.randn(x.shape, generator=g)
         t = torch.randint(1000, (len(x),), generator=g)
         t[second] = t[first]
-        classes = None
-        if labels is not None:
-            dropped = torch.rand(len(x), generator=g) < LABEL_DROPOUT
-            classes = torch.from_numpy(labels)[pick]
-            classes = classes.masked_fill(dropped | (classes < 0), n_classes)[own].to(device)
+        given = None
+        if condition is not None:
+            hidden = torch.rand(len(x), generator=g) < LABEL_DROPOUT
+            given = hide(unet, torch.from_numpy(condition)[pick], hidden)[own].to(device)
         x, noise, t = (runtime.upload(part[own], device) for part in (x, noise, t))
         with runtime.autocast(device, precision):
-            h, skips, temb = encode(unet, schedule.add_noise(x, noise, t), t, classes)
+            h, skips, temb = encode(unet, schedule.add_noise(x, noise, t), t, given)
             predicted = decode(unet, h[torch.cat([other, one, plain])], skips, temb)
         error = (predicted.float() - noise).square().mean((1, 2, 3))
         loss = (error * min_snr_weight(schedule, t, cfg.snr_gamma)).mean()
@@ -119,12 +133,23 @@ def train(
         torch.nn.utils.clip_grad_norm_(unet.parameters(), cfg.clip)
         optimizer.step()
         ema.step(unet.parameters())
+        for i, part in enumerate(SNAPSHOTS):
+            if step + 1 == max(1, round(part * cfg.steps)) and share.rank == 0:
+                _keep_snapshot(unet, ema, work / f"snapshot_{i}.safetensors", advice)
         losses[step] = share.mean(loss).item()
         if share.rank == 0 and ((step + 1) % per_epoch == 0 or step + 1 == cfg.steps):
             runtime.write_log(work / "log.csv", step, per_epoch, losses, lr)
-        checkpoint.after_step(step, losses[step].item(), f"{section}.lr={cfg.lr:g}")
+        checkpoint.after_step(step, losses[step].item(), advice)
     ema.copy_to(unet.parameters())
     return unet.cpu().eval(), losses.numpy()
+
+
+def _keep_snapshot(unet: UNet2DModel, ema: EMAModel, path: Path, advice: str) -> None:
+    """Writes the averaged weights; the UNet has its own again afterwards, bit for bit."""
+    ema.store(unet.parameters())
+    ema.copy_to(unet.parameters())
+    runtime.save_weights(unet, path, advice)
+    ema.restore(unet.parameters())
 
 
 def min_snr_weight(schedule: DDPMScheduler, t: Tensor, gamma: float) -> Tensor:

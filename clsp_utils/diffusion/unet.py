@@ -5,12 +5,13 @@ decoder half. Between the two, the features can be changed; that is all that CLS
 diffusion model. `decode(unet, *encode(unet, x, t))` equals `unet(x, t)` bit for bit.
 """
 
+from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from clsp_utils.config import UNetShape
@@ -42,14 +43,17 @@ def noise_schedule() -> DDPMScheduler:
     return DDPMScheduler(**BETAS)
 
 
-def build_unet(shape: UNetShape, size: int, n_classes: int = 0) -> UNet2DModel:
+def build_unet(shape: UNetShape, size: int, n_classes: int = 0, n_features: int = 0) -> UNet2DModel:
     """diffusers' UNet for `size` x `size` RGB images; the mid-block has single-head attention.
 
-    With `n_classes` it is conditional, and class number `n_classes` stands for "no class".
+    With `n_classes` it is conditional, and class number `n_classes` stands for "no class". With
+    `n_features` it is conditioned on vectors r of so many numbers: W r is added to the time
+    embedding (arXiv 2312.03701). W is zero at the start, where the UNet is thus an unconditional
+    one, and r = 0 stands for "no vector".
     """
     sides = [size // 2**i for i in range(len(shape.channels))]
     attends = [side in shape.attention for side in sides]
-    return UNet2DModel(
+    unet = UNet2DModel(
         sample_size=size,
         block_out_channels=shape.channels,
         layers_per_block=shape.layers,
@@ -59,22 +63,42 @@ def build_unet(shape: UNetShape, size: int, n_classes: int = 0) -> UNet2DModel:
         attention_head_dim=None,
         dropout=shape.dropout,
         num_class_embeds=n_classes + 1 if n_classes else None,
+        class_embed_type="identity" if n_features else None,
     )
+    if n_features:  # W takes the place of the identity: it is trained and saved with the rest
+        width = unet.time_embedding.linear_2.out_features
+        unet.class_embedding = nn.Linear(n_features, width, bias=False)
+        nn.init.zeros_(unet.class_embedding.weight)
+    return unet
+
+
+def hide(unet: UNet2DModel, condition: Tensor, hidden: Tensor) -> Tensor:
+    """The condition, where it is hidden replaced by what stands for none (see `build_unet`).
+
+    Args:
+        condition: classes `(B,)`, of which -1 are hidden too; or vectors `(B, D)`.
+        hidden: `(B,)`, whether a row is hidden.
+    """
+    if condition.is_floating_point():
+        return condition.masked_fill(hidden[:, None], 0)
+    return condition.masked_fill(hidden | (condition < 0), unet.config.num_class_embeds - 1)
 
 
 @compiled_on_cuda
-def encode(unet: UNet2DModel, x: Tensor, t: Tensor | int, labels: Tensor | None = None) -> Features:
+def encode(
+    unet: UNet2DModel, x: Tensor, t: Tensor | int, condition: Tensor | None = None
+) -> Features:
     """Runs the encoder half and the mid-block.
 
     Args:
         x: noised images `(B, 3, H, W)`, in the diffusion range [-1, 1] before noising.
         t: time step(s) in 0..T-1, a number or `(B,)`.
-        labels: classes `(B,)` for a class-conditional model.
+        condition: classes `(B,)` or vectors `(B, D)` for a conditional model.
     """
     t = torch.as_tensor(t, device=x.device).expand(len(x))
     temb = unet.time_embedding(unet.time_proj(t).to(unet.dtype))
-    if labels is not None:
-        temb = temb + unet.class_embedding(labels)
+    if condition is not None:
+        temb = temb + unet.class_embedding(condition)
     x = unet.conv_in(x)
     skips = [x]
     for block in unet.down_blocks:
@@ -91,6 +115,41 @@ def decode(unet: UNet2DModel, h: Tensor, skips: tuple[Tensor, ...], temb: Tensor
         skips, own = skips[:-n], skips[-n:]
         h = block(h, own, temb)
     return unet.conv_out(unet.conv_act(unet.conv_norm_out(h)))
+
+
+@torch.inference_mode()
+def level_outputs(unet: UNet2DModel, x: Tensor, t: Tensor | int) -> dict[str, Tensor]:
+    """What each level hands on: "encoder 1" and so on, "middle", "decoder 1" and so on.
+
+    In the order in which an image passes through them. "middle" is the h of `encode`; the last
+    decoder level hands on to the output layer.
+
+    Args:
+        x: noised images `(B, 3, H, W)`; t: their time step(s), a number or `(B,)`.
+
+    Returns:
+        name -> `(B, C_i, h_i, w_i)`.
+    """
+    levels = {
+        **{f"encoder {i}": block for i, block in enumerate(unet.down_blocks, 1)},
+        "middle": unet.mid_block,
+        **{f"decoder {i}": block for i, block in enumerate(unet.up_blocks, 1)},
+    }
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(block: nn.Module, arguments: tuple, output: Any) -> None:
+            found[name] = output[0] if isinstance(output, tuple) else output  # else with skips
+
+        return hook
+
+    hooks = [block.register_forward_hook(keep(name)) for name, block in levels.items()]
+    try:
+        unet(x, t)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def encode_noised(unet: UNet2DModel, x0: Tensor, t: Tensor | int, g: Generator) -> Features:

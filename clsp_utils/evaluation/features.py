@@ -1,5 +1,7 @@
 """Features of images, computed once: probes and distances then read them."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ def extract_features(
     statistics: ChannelStatistics,
     precision: str,
     batch: int = 1000,
+    view: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """What a network makes of images, in the mode (train or eval) that it is in.
 
@@ -22,6 +25,8 @@ def extract_features(
         images: uint8 `(N, H, W, 3)`; the network sees them normalised by `statistics`.
         precision: "auto", "bf16" or "fp32".
         batch: images per pass.
+        view: makes `(B, 3, H, W)` of uint8 `(B, H, W, 3)` on the device, in the place of that
+            normalisation.
 
     Returns:
         fp32 `(N, D)`, on the CPU. The network is back on its own device.
@@ -33,6 +38,7 @@ def extract_features(
     with autocast(where, precision):
         for i in range(0, len(images), batch):
             x = torch.tensor(images[i : i + batch], device=where)
-            out.append(net(normalise(to_float(x), statistics)).float().cpu())
+            x = view(x) if view else normalise(to_float(x), statistics)
+            out.append(net(x).float().cpu())
     net.to(before)
     return torch.cat(out)

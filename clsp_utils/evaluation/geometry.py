@@ -4,6 +4,7 @@ A collapsed encoder is seen here at once: its RankMe is 1, its alignment and its
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -60,3 +61,12 @@ def uniformity(z: Tensor) -> float:
         # Above the diagonal lies each pair once. -2 (2 - 2 cos) cannot overflow, nor come to 0.
         total += (4 * cosines - 4).exp().triu(1).sum().item()
     return math.log(total / math.comb(len(u), 2))
+
+
+# Of the projections `(N, D)` of two views, partners in the same row; the first is measured where a
+# measure takes but one.
+GEOMETRY: dict[str, Callable[[Tensor, Tensor], float]] = {
+    "rank_me": lambda z1, z2: rank_me(z1),
+    "alignment": alignment,
+    "uniformity": lambda z1, z2: uniformity(z1),
+}

@@ -3,6 +3,8 @@
 No choice is made on the images that a score is reported on.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from clsp_utils.runtime import generator, seed_for, set_lr
 COSINES = 2**26  # of kNN that are in memory at a time: 256 MiB
 
 
-def linear_probe(
+def linear_logits(
     train: Tensor,
     train_labels: Tensor,
     test: Tensor,
@@ -24,7 +26,7 @@ def linear_probe(
     seed: int,
     mirrored: Tensor | None = None,
 ) -> Tensor:
-    """Predictions of a linear classifier that was trained on frozen features.
+    """Logits of a linear classifier that was trained on frozen features.
 
     SGD, the learning rate falling to a tenth at 60 % and at 80 % of the epochs. By default with
     momentum, on standardised features, from zero; the authors' probe, which the profiles `gpu` and
@@ -37,7 +39,7 @@ def linear_probe(
             image, one of the two at random.
 
     Returns:
-        Classes `(M,)`.
+        `(M, classes)`, a column for each class up to the largest of the training labels.
     """
     if cfg.standardise:
         mean, std = train.mean(0), train.std(0) + 1e-6
@@ -63,7 +65,19 @@ def linear_probe(
             F.cross_entropy(classifier(x[rows]), train_labels[rows]).backward()
             optimizer.step()
     with torch.inference_mode():
-        return classifier(test).argmax(1)
+        return classifier(test)
+
+
+def linear_probe(
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    cfg: Probe,
+    seed: int,
+    mirrored: Tensor | None = None,
+) -> Tensor:
+    """Classes `(M,)` that the classifier of `linear_logits` predicts; arguments as there."""
+    return linear_logits(train, train_labels, test, cfg, seed, mirrored).argmax(1)
 
 
 def knn(
@@ -134,6 +148,53 @@ def accuracy(predictions: Tensor, labels: Tensor | np.ndarray) -> float:
     return (predictions == torch.as_tensor(labels)).float().mean().item()
 
 
+def mean_per_class(predictions: Tensor, labels: Tensor | np.ndarray) -> float:
+    """Mean of each class's own accuracy, in [0, 1]: a small class counts as much as a large one.
+
+    Args:
+        predictions, labels: classes `(N,)`; those that the labels hold count.
+    """
+    labels = torch.as_tensor(labels)
+    own = [accuracy(predictions[labels == one], labels[labels == one]) for one in labels.unique()]
+    return sum(own) / len(own)
+
+
+def top_k_accuracy(logits: Tensor, labels: Tensor | np.ndarray, k: int) -> float:
+    """Share of rows whose label is among the k largest logits, in [0, 1]; 1 where k is all.
+
+    Args:
+        logits: `(N, classes)`; labels: `(N,)`.
+    """
+    largest = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return (largest == torch.as_tensor(labels)[:, None]).any(1).float().mean().item()
+
+
+class ProbeFeatures(NamedTuple):
+    """Features `(N, D)` and `(M, D)`, and `(N, D)` of the mirrored training images or None."""
+
+    train: Tensor
+    test: Tensor
+    mirrored: Tensor | None
+
+
+def probe_features(
+    backbone: nn.Module,
+    train: Images,
+    test: Images,
+    statistics: ChannelStatistics,
+    precision: str,
+    flip: bool = False,
+) -> ProbeFeatures:
+    """Features of both splits, and of the mirrored training images if probes are to `flip` them."""
+    how = statistics, precision
+    mirrored = train.images[:, :, ::-1].copy() if flip else None
+    return ProbeFeatures(
+        extract_features(backbone, train.images, *how),
+        extract_features(backbone, test.images, *how),
+        None if mirrored is None else extract_features(backbone, mirrored, *how),
+    )
+
+
 def score(
     backbone: nn.Module,
     train: Images,
@@ -153,18 +214,12 @@ def score(
         "linear" and "knn", shares in [0, 1], and "k", chosen on held-out training images.
     """
     train, test = train.labelled, test.labelled
-    features = [
-        extract_features(backbone, part.images, statistics, precision) for part in (train, test)
-    ]
-    mirrored = None
-    if flip:
-        images = train.images[:, :, ::-1].copy()
-        mirrored = extract_features(backbone, images, statistics, precision)
-    labels = [torch.from_numpy(part.labels) for part in (train, test)]
-    k = choose_k(features[0], train, cfg.neighbours)
-    predicted = linear_probe(features[0], labels[0], features[1], cfg, seed, mirrored)
+    x = probe_features(backbone, train, test, statistics, precision, flip)
+    labels = torch.from_numpy(train.labels)
+    k = choose_k(x.train, train, cfg.neighbours)
+    predicted = linear_probe(x.train, labels, x.test, cfg, seed, x.mirrored)
     return {
-        "linear": accuracy(predicted, labels[1]),
-        "knn": accuracy(knn(features[0], labels[0], features[1], k), labels[1]),
+        "linear": accuracy(predicted, test.labels),
+        "knn": accuracy(knn(x.train, labels, x.test, k), test.labels),
         "k": k,
     }

@@ -47,6 +47,22 @@ def paired(table: pd.DataFrame, metric: str, method: str, rival: str) -> dict[st
     }  # fmt: skip
 
 
+def verdict(row: Any) -> str:
+    """What a row of differences says, in words; it goes by the corrected p value, at 5 %.
+
+    Args:
+        row: with the fields of `paired` and `p_holm`, such as one of `table.itertuples()`.
+    """
+    low, high = row.difference - row.half_width, row.difference + row.half_width
+    word = "beats" if row.difference > 0 else "loses to"
+    if not row.p_holm < 0.05:
+        word = "cannot be told from"
+    return (
+        f"{row.metric:>6}: {row.method} {word} {row.rival} ({100 * row.difference:+.1f} points, "
+        f"{100 * low:+.1f} to {100 * high:+.1f}; p = {row.p:.3f}, {row.p_holm:.3f} corrected)"
+    )
+
+
 def nested_interval(
     values: Sequence[float] | np.ndarray,
     groups: Sequence[int] | np.ndarray,
@@ -82,6 +98,60 @@ def nested_interval(
     mean = (drawn * sizes[which]).sum(1) / sizes[which].sum(1)
     low, high = np.quantile(mean, [0.5 - level / 2, 0.5 + level / 2])
     return float(low), float(high)
+
+
+def correlation(
+    x: Sequence[float] | np.ndarray, y: np.ndarray, draws: int = 10_000, seed: int = 0
+) -> dict[str, float]:
+    """How what was measured once of each of M models goes with what several runs made of it.
+
+    The runs of a model are averaged. The intervals come from a bootstrap that draws as many seeds
+    as there are, with replacement, the same for all models: they hold the chance of the runs and
+    take the models as given. That these are few is told by `p` and by Fisher's interval.
+
+    Args:
+        x: `(M,)`, one value per model, M >= 4.
+        y: `(M, S)`, one value per model and seed.
+        draws: of the bootstrap.
+
+    Returns:
+        spearman and pearson, in [-1, 1]; spearman_low and so on, 95 % over seeds; p, two-sided, of
+        Spearman's under all orders of the models (random ones where there are more than 10,000);
+        fisher_low and fisher_high, 95 % of Pearson's over models, if these were independent and
+        normal. All are NaN where the values do not vary.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    picks = np.random.default_rng(seed).integers(y.shape[1], size=(draws, y.shape[1]))
+    drawn = y[:, picks].mean(2).T  # (draws, M)
+    ranks, mean = stats.rankdata(x), y.mean(1)
+    of_ranks = _pearson(ranks, stats.rankdata(mean))
+    found = {"spearman": float(of_ranks), "pearson": float(_pearson(x, mean))}
+    for name, values in (
+        ("spearman", _pearson(ranks, stats.rankdata(drawn, axis=1))),
+        ("pearson", _pearson(x, drawn)),
+    ):
+        known = values[np.isfinite(values)]
+        low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
+        found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    test = stats.permutation_test(
+        (ranks,),
+        lambda order, axis: _pearson(order, stats.rankdata(mean)),
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=10_000,
+    )
+    half = stats.norm.ppf(0.975) / np.sqrt(len(x) - 3)
+    nearly = np.clip(found["pearson"], -1 + 1e-12, 1 - 1e-12)
+    low, high = np.tanh(np.arctanh(nearly) + np.array([-half, half]))
+    p = float(test.pvalue) if np.isfinite(of_ranks) else np.nan
+    return found | {"p": p, "fisher_low": float(low), "fisher_high": float(high)}
+
+
+def _pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Linear correlation along the last axis; NaN where one of the two does not vary."""
+    a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
+    norm = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+    return np.divide((a * b).sum(-1), norm, where=norm > 0, out=np.full_like(norm, np.nan))
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -8,6 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from clsp_utils.pipeline.profile import Profile
+from clsp_utils.pipeline.rcg import (
+    AnchorSamples,
+    ClusterBank,
+    ClusterDiffusion,
+    Clusters,
+    RcgBank,
+    Representation,
+    RepresentationDiffusion,
+)
 from clsp_utils.pipeline.stage import Job, Seeded, Stage
 from clsp_utils.pipeline.stages import (
     Bank,
@@ -16,19 +25,44 @@ from clsp_utils.pipeline.stages import (
     Dataset,
     DiffusionModel,
     InterpolatedBank,
+    LayerScores,
+    PictureFolder,
     Pretrained,
+    Samples,
     Scores,
+    Snapshot,
     StudySamples,
 )
+from clsp_utils.pipeline.transfer import Measures, TransferScores, TransferSet
 
 if TYPE_CHECKING:
     from clsp_utils.pipeline.companion import Companion
+    from clsp_utils.pipeline.own_pictures import companion_of, export_encoder, fitting
     from clsp_utils.pipeline.pipeline import Pipeline
-    from clsp_utils.pipeline.studies import beside_the_paper, comparison, sweep
+    from clsp_utils.pipeline.studies import (
+        beside_the_paper,
+        comparison,
+        encoder_of,
+        model_after,
+        over_training,
+        sweep,
+    )
+    from clsp_utils.pipeline.transfer_study import (
+        REFERENCES,
+        TRANSFER_COMMAND,
+        measured,
+        transfer_beside_the_paper,
+        transferred,
+    )
 
 _COMPUTES = {
     "Companion": "companion", "Pipeline": "pipeline", "beside_the_paper": "studies",
-    "comparison": "studies", "sweep": "studies",
+    "companion_of": "own_pictures", "export_encoder": "own_pictures", "fitting": "own_pictures",
+    "comparison": "studies", "encoder_of": "studies", "model_after": "studies",
+    "over_training": "studies", "sweep": "studies", "REFERENCES": "transfer_study",
+    "TRANSFER_COMMAND": "transfer_study",
+    "measured": "transfer_study", "transfer_beside_the_paper": "transfer_study",
+    "transferred": "transfer_study",
 }  # fmt: skip
 
 

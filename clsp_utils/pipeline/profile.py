@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from clsp_utils.config import (
     BY_DATA_SET,
@@ -25,7 +25,7 @@ from clsp_utils.config import (
     nested,
     validate,
 )
-from clsp_utils.pipeline import stages  # noqa: F401  (with them, all kinds are known)
+from clsp_utils.pipeline import rcg, stages, transfer  # noqa: F401  (so all are known)
 from clsp_utils.pipeline.stage import Stage
 
 S = TypeVar("S", bound=Stage)
@@ -35,15 +35,16 @@ class Profile:
     """One profile, one seed: gives stages and settings.
 
     Its sections are attributes: a stage (`profile.diffusion.steps`), a method's settings
-    (`profile.simclr.epochs`), `profile.study`, `profile.precision`. `profile.of_seed(1)` is the same
-    profile with another seed.
+    (`profile.simclr.epochs`), `profile.study`, `profile.precision`. `profile.of_seed(1)` is the
+    same profile with another seed.
 
     Args:
         name: a key of `config.PROFILES`.
         overrides: values by dotted names, for example `{"candidates.k": 4}`; or the text of such a
-            dictionary. "pretrain.epochs" holds for all contrastive methods, "diffusion.lr" for
-            "class_diffusion" too, unless these are given their own.
-        data: the same as the override `data.path`.
+            dictionary. "pretrain.epochs" holds for all contrastive methods, "diffusion.lr" for the
+            conditional models such as "class_diffusion" too, unless these are given their own.
+        data: the same as the override `data.path`. Where neither profile nor overrides name a data
+            set, it is a folder of pictures.
         seed: of every stage that is not given another.
 
     Raises:
@@ -56,34 +57,38 @@ class Profile:
         if name not in PROFILES:
             raise ConfigError(f"profile={name!r}: use one of {', '.join(sorted(PROFILES))}.")
         self.name, self.seed = name, validate(Seed, seed, "seed")
-        self.of_seed = partial(Profile, name, overrides, data)
+        given = dict(as_mapping(overrides))
+        self.of_seed = partial(Profile, name, given, data)
         kinds = [kind for kind in Stage.kinds.values() if kind.defaults()]
         methods = {recipe.section: recipe.settings for recipe in METHODS.values()}
         tree: dict[str, Any] = {kind.section: kind.defaults() for kind in kinds}
         tree |= {section: as_dict(settings()) for section, settings in methods.items()}
         tree |= {"study": as_dict(Study()), "precision": "auto"}
         common = {name: value for one in CONTRASTIVE for name, value in tree[one].items()}
-        plain, given = dotted(PROFILES[name]), as_mapping(overrides)
+        conditional = [x.section for x in kinds if issubclass(x, stages.ConditionalDiffusion)]
+        plain = dotted(PROFILES[name])
         data_set = str(given.get("data.name", plain.get("data.name")))
         at_scale = BY_DATA_SET.get(data_set, {}) if name in ("gpu", "paper") else {}
         for changes in (plain, dotted(at_scale), given):
             own = nested(tree | {"pretrain": common}, changes)
             shared = dict.fromkeys(CONTRASTIVE, own.pop("pretrain", {}))
-            shared["class_diffusion"] = own.get("diffusion", {})
+            shared |= dict.fromkeys(conditional, own.get("diffusion", {}))
             for section, values in shared.items():
                 fits = {field: values[field] for field in values.keys() & tree[section].keys()}
                 tree[section] = merge(tree[section], fits)
             tree = merge(tree, own)
         if data:
             tree["data"]["path"] = data
+            if "data.name" not in plain | given:
+                tree["data"]["name"] = "folder"
         self.tree = tree
         self.sections: dict[str, Any] = {
             "precision": validate(Precision, tree["precision"], "precision"),
             "study": validate(Study, tree["study"], "study"),
             **{name: validate(kind, tree[name], name) for name, kind in methods.items()},
         }
-        for kind in kinds:
-            self.sections[kind.section] = self.stage(kind)
+        for kind in kinds:  # the first that is declared stands for a section that several share
+            self.sections.setdefault(kind.section, self.stage(kind))
         validate(Seed, seed + self.study.seeds, "seed + study.seeds")  # the last encoder's
 
     def __getattr__(self, section: str) -> Any:
@@ -104,7 +109,7 @@ class Profile:
         for field in dataclasses.fields(kind):  # type: ignore[arg-type]
             if field.name in given:
                 continue
-            hint = hints[field.name]
+            hint, *_ = get_args(hints[field.name]) or (hints[field.name],)  # the first of a union
             if field.name in ("seed", "precision"):
                 given[field.name] = getattr(self, field.name)
             elif isinstance(hint, type) and issubclass(hint, Stage):

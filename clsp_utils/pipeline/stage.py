@@ -23,11 +23,13 @@ class Job:
         out: folder for the files of the result.
         work: folder that outlives a kill, for what a long computation goes on from.
         get: gives an input, loaded.
+        artifact: gives an input as the store keeps it.
     """
 
     out: Path
     work: Path
     get: Callable[["Stage"], Any]
+    artifact: Callable[["Stage"], Artifact]
 
 
 class Stage:
@@ -69,6 +71,10 @@ class Stage:
 
     def check(self) -> None:
         """Refuses, before anything is made, what cannot be made."""
+
+    def stand_in(self) -> Any:
+        """What takes its place, before it is made, in trials of what is made from it."""
+        raise NotImplementedError
 
     def content(self) -> dict[str, Any]:
         """What is part of the key by its content: files that others have made."""

@@ -10,7 +10,9 @@ import numpy as np
 from pydantic import model_validator
 
 from clsp_utils.config import (
+    MCL,
     METHODS,
+    SNAPSHOTS,
     ClassSampling,
     ConfigError,
     Count,
@@ -18,7 +20,9 @@ from clsp_utils.config import (
     Diffusion,
     Interpolation,
     Method,
+    PlainSampling,
     Probe,
+    Sampler,
     Sampling,
     Share,
     Steps,
@@ -89,6 +93,22 @@ class Dataset(Stage, Data, name="data"):
         return shuffled[by_class(shuffled.labels)[:n]]
 
 
+@frozen
+class PictureFolder(Stage, name="picture-folder"):
+    """A few hundred pictures of a data set as files in folders, for readers who bring none."""
+
+    data: Dataset
+
+    def make(self, job: Job) -> None:
+        from clsp_utils.data import write_folder
+
+        write_folder(change(self.data, limit=0).train, job.out / "pictures")
+
+    def load(self, artifact: Artifact) -> Path:
+        """The folder."""
+        return artifact.path / "pictures"
+
+
 @lru_cache(maxsize=2)
 def _load(data: Dataset) -> tuple["Images", "Images"]:
     from clsp_utils.data import load
@@ -101,9 +121,12 @@ def _statistics(data: Dataset) -> "ChannelStatistics":
     return data.train.statistics
 
 
+READ: list[Any] = [_load, _statistics, content_of]  # caches of what lies in files of others
+
+
 def read_anew() -> None:
     """Forgets what was read of files that others have made, since they may have changed."""
-    for cached in (_load, _statistics, content_of):
+    for cached in READ:
         cached.cache_clear()
 
 
@@ -112,9 +135,10 @@ def read_anew() -> None:
 
 @frozen
 class TrainedDiffusion(Seeded, Diffusion):
-    """A UNet and the loss of every step of its training."""
+    """A UNet, the loss of every step of its training, and its weights after `SNAPSHOTS`."""
 
     data: Dataset
+    version = 2  # snapshots are kept
     wide = True
 
     @model_validator(mode="after")
@@ -123,25 +147,23 @@ class TrainedDiffusion(Seeded, Diffusion):
             raise ValueError(misfit)
         return self
 
-    def labels(self) -> np.ndarray | None:
-        """What the model is conditioned on: classes `(N,)`, or nothing."""
-        return None
-
     @property
     def n_steps(self) -> int:
         return self.steps
 
-    def train(self, work: Path, cfg: Diffusion) -> tuple:
+    def train(self, job: Job, cfg: Diffusion) -> tuple:
         """The UNet and its losses."""
         from clsp_utils.diffusion import train
 
-        return train(cfg, self.data.train.images, self.seed, work, self.precision, self.labels())
+        return train(cfg, self.data.train.images, self.seed, job.work, self.precision)
 
     def trial(self, job: Job, n: int) -> None:
-        self.train(job.work, change(self, steps=n))
+        self.train(job, change(self, steps=n))
 
     def make(self, job: Job) -> None:
-        self.save(job, *self.train(job.work, self))
+        self.save(job, *self.train(job, self))
+        for snapshot in job.work.glob("snapshot_*"):
+            link_or_copy(snapshot, job.out / snapshot.name)
 
     def save(self, job: Job, unet: Any, losses: np.ndarray) -> None:
         """Writes a folder that diffusers reads."""
@@ -184,6 +206,14 @@ class DiffusionModel(TrainedDiffusion, name="diffusion"):
     def n_steps(self) -> int:
         return 0 if self.source else self.steps
 
+    def stand_in(self) -> Any:
+        """An untrained UNet, or that of others."""
+        from clsp_utils.diffusion import build_unet, load_diffusion
+        from clsp_utils.runtime import device
+
+        source, own = self.source, (self.unet, self.data.size)
+        return (load_diffusion(source) if source else build_unet(*own)).eval().to(device())
+
     def make(self, job: Job) -> None:
         from clsp_utils.diffusion import load_diffusion
 
@@ -194,16 +224,89 @@ class DiffusionModel(TrainedDiffusion, name="diffusion"):
 
 
 @frozen
-class ClassDiffusion(TrainedDiffusion, name="class-diffusion"):
-    """The UNet conditioned on the class; its section follows "diffusion" where it says nothing."""
+class ConditionalDiffusion(TrainedDiffusion):
+    """A UNet with a condition; its section follows "diffusion" where it says nothing."""
+
+    # It begins with the weights of the unconditional model, in the place of random ones.
+    from_unconditional: bool = False
+    start: DiffusionModel | None  # this model, if so
+
+    @classmethod
+    def plan(cls, profile: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """Takes the profile's unconditional model, if it begins with one."""
+        begins = (profile.tree[cls.section] | given)["from_unconditional"]
+        return {"start": profile.stage(DiffusionModel) if begins else None} | given
 
     def check(self) -> None:
-        self.labels()
+        start = self.start
+        if start and (start.source or change(start.unet, dropout=self.unet.dropout) != self.unet):
+            raise ConfigError(
+                f"{self.section}.from_unconditional=True needs an unconditional model of the same "
+                f"unet that is trained here, with diffusion.source=''."
+            )
 
-    def labels(self) -> np.ndarray:
-        train = self.data.train
-        _ = train.labelled  # refuses images of which none has a label
-        return train.labels
+    def condition(self, job: Job) -> np.ndarray:
+        """What the model is conditioned on: classes `(N,)`, or fp32 vectors `(N, D)`."""
+        raise NotImplementedError
+
+    def train(self, job: Job, cfg: Diffusion) -> tuple:
+        from clsp_utils.diffusion import train
+
+        start = job.get(self.start) if self.start else None
+        how = (self.seed, job.work, self.precision, self.condition(job), start, self.section)
+        return train(cfg, self.data.train.images, *how)
+
+
+@frozen
+class ClassDiffusion(ConditionalDiffusion, name="class-diffusion"):
+    """The UNet conditioned on the class."""
+
+    def check(self) -> None:
+        super().check()
+        _ = self.data.train.labelled  # refuses images of which none has a label
+
+    def condition(self, job: Job) -> np.ndarray:
+        return self.data.train.labels
+
+
+@frozen
+class Snapshot(Stage, name="snapshot"):
+    """The UNet as it was after a share of its training; costs neither training nor room."""
+
+    model: DiffusionModel
+    share: Share  # one of `SNAPSHOTS`
+
+    @model_validator(mode="after")
+    def _is_kept(self) -> Self:
+        if self.share not in SNAPSHOTS:
+            raise ValueError(f"share={self.share} must be one of {SNAPSHOTS}")
+        return self
+
+    def check(self) -> None:
+        if self.model.source:
+            raise ConfigError(
+                f"diffusion.source={self.model.source!r} must be empty, so that a model is trained "
+                f"here: of finished weights there are no snapshots."
+            )
+
+    @property
+    def data(self) -> Dataset:
+        return self.model.data
+
+    def make(self, job: Job) -> None:
+        from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+
+        model, number = job.artifact(self.model), SNAPSHOTS.index(self.share)
+        link_or_copy(model / CONFIG_NAME, job.out / CONFIG_NAME)
+        weights = model / f"snapshot_{number}.safetensors"
+        link_or_copy(weights, job.out / SAFETENSORS_WEIGHTS_NAME)
+
+    def load(self, artifact: Artifact) -> Any:
+        """The UNet in eval mode, on the device."""
+        return self.model.load(artifact)
+
+    def stand_in(self) -> Any:
+        return self.model.stand_in()
 
 
 def _keep_log(job: Job) -> None:
@@ -212,34 +315,28 @@ def _keep_log(job: Job) -> None:
         link_or_copy(job.work / "log.csv", job.out / "log.csv")
 
 
-# positives ----------------------------------------------------------------------------------------
+# images that it makes -----------------------------------------------------------------------------
 
 
 @frozen
-class Bank(Seeded, Sampling):
-    """k candidates of every anchor, uint8 `(N, k, H, W, 3)`, memory-mapped.
+class Generated(Seeded, Sampler):
+    """Images that a diffusion model makes by the batch, uint8 `(N, k, H, W, 3)`, memory-mapped."""
 
-    Attributes:
-        view: what methods call a view of such a candidate (`config.View`).
-    """
-
-    view: ClassVar[View]
-    of_view: ClassVar[dict[str, type["Bank"]]] = {}
     wide = True
-    unet: TrainedDiffusion
+    unet: TrainedDiffusion | Snapshot
 
-    def __init_subclass__(cls, view: View, **more: str):
-        super().__init_subclass__(**more)
-        cls.view = view
-        Bank.of_view[view] = cls
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(N, k)`: how many rows, and images of each."""
+        raise NotImplementedError
 
     def sampler(self, job: Job) -> Callable[[slice, int], np.ndarray]:
-        """A function from some rows of the anchors and a seed to their candidates."""
+        """A function from some rows and a seed to their images."""
         raise NotImplementedError
 
     @property
     def n_parts(self) -> int:
-        return -(-len(self.unet.data.train) // self.batch)
+        return -(-self.shape[0] // self.batch)
 
     @property
     def n_steps(self) -> int:
@@ -252,9 +349,9 @@ class Bank(Seeded, Sampling):
         from clsp_utils.positives import open_bank
         from clsp_utils.runtime import Share, my_share, wait_for_all, workers
 
-        share, images = my_share(), self.unet.data.train.images
+        share, (n, k) = my_share(), self.shape
         if share.rank == 0:
-            open_bank(job.work, len(images), self.k, self.batch, images.shape[1:])
+            open_bank(job.work, n, k, self.batch, self.unet.data.train.images.shape[1:])
         wait_for_all()
         side_by_side = workers.count(self.n_parts)
         if share.world > 1 or side_by_side == 1:
@@ -276,21 +373,76 @@ class Bank(Seeded, Sampling):
         with one_thread():
             fill_bank(job.work, self.sampler(job), self.batch, self.seed, share)
 
+    def stand_in(self) -> np.ndarray:
+        """Black images."""
+        size = self.unet.data.size
+        return np.broadcast_to(np.uint8(0), (*self.shape, size, size, 3))
+
     def load(self, artifact: Artifact) -> np.ndarray:
         return np.load(artifact / "bank.npy", mmap_mode="r")
 
 
-def _fill(bank: Bank, work: Path, share: Any) -> None:
+def _fill(images: Generated, work: Path, share: Any) -> None:
     from clsp_utils.pipeline.pipeline import pipeline_of_worker
 
-    bank.fill(Job(work, work, pipeline_of_worker().get), share)
+    pipeline = pipeline_of_worker()
+    images.fill(Job(work, work, pipeline.get, pipeline.artifact), share)
+
+
+@frozen
+class Samples(Generated, PlainSampling, name="samples"):
+    """n plain samples, uint8 `(n, k, H, W, 3)`.
+
+    k is 1; with a `variance` it is 2: each image rounded to grey levels, and truncated.
+    """
+
+    unet: DiffusionModel | Snapshot
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.n, 2 if self.variance else 1
+
+    def sampler(self, job: Job) -> Callable[[slice, int], np.ndarray]:
+        from clsp_utils.diffusion import plain_samples
+
+        unet = job.get(self.unet)
+
+        def draw(rows: slice, seed: int) -> np.ndarray:
+            n = len(range(self.n)[rows])
+            return plain_samples(unet, n, self, seed, self.precision)
+
+        return draw
+
+
+# positives ----------------------------------------------------------------------------------------
+
+
+@frozen
+class Bank(Generated, Sampling):
+    """k candidates of every anchor, uint8 `(N, k, H, W, 3)`, memory-mapped.
+
+    Attributes:
+        view: what methods call a view of such a candidate (`config.View`).
+    """
+
+    view: ClassVar[View]
+    of_view: ClassVar[dict[str, type["Bank"]]] = {}
+
+    def __init_subclass__(cls, view: View, **more: str):
+        super().__init_subclass__(**more)
+        cls.view = view
+        Bank.of_view[view] = cls
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.unet.data.train), self.k
 
 
 @frozen
 class InterpolatedBank(Bank, Interpolation, name="candidates", view="synthetic"):
     """Candidates with the anchor's middle mixed in."""
 
-    unet: DiffusionModel
+    unet: DiffusionModel | Snapshot
 
     def sampler(self, job: Job) -> Callable[[slice, int], np.ndarray]:
         from clsp_utils.positives import interpolate
@@ -310,11 +462,16 @@ class ClassBank(Bank, ClassSampling, name="class-candidates", view="class"):
         self.unet.check()
 
     def sampler(self, job: Job) -> Callable[[slice, int], np.ndarray]:
-        from clsp_utils.positives import class_samples
+        return samples_of_conditions(self, job)
 
-        unet, labels = job.get(self.unet), self.unet.data.train.labels
-        how = (self.k, self.steps, self.eta, self.guidance)
-        return lambda rows, seed: class_samples(unet, labels[rows], *how, seed, self.precision)
+
+def samples_of_conditions(bank: Any, job: Job) -> Callable[[slice, int], np.ndarray]:
+    """The sampler of a bank whose model is conditioned: samples of each anchor's condition."""
+    from clsp_utils.positives import conditional_samples
+
+    unet, condition = job.get(bank.unet), bank.unet.condition(job)
+    how = (bank.k, bank.steps, bank.eta, bank.guidance)
+    return lambda rows, seed: conditional_samples(unet, condition[rows], *how, seed, bank.precision)
 
 
 @frozen
@@ -346,25 +503,39 @@ class StudySamples(Seeded, name="study-samples"):
 
 @frozen
 class Pretrained(Seeded, name="pretrain"):
-    """An encoder, trained by a method, and the loss of every step."""
+    """An encoder, trained by a method, and the loss of every step.
+
+    A method of several stages trains them one after another, each an encoder of this kind; what is
+    loaded then gives the features of all, side by side.
+    """
 
     data: Dataset
     method: Method
     settings: Training
     bank: Bank | None  # of the candidates that the method's third view shows
+    earlier: "Pretrained | None"  # the encoder before it, where several are trained in turn
+    version = 2  # the log has measures of the projections
 
     @classmethod
     def plan(cls, profile: Any, given: dict[str, Any]) -> dict[str, Any]:
-        """Takes the method's settings from the profile, and the bank that its views come from."""
-        given = {"method": "CLSP-SimCLR", "settings": None, "bank": None} | given
+        """Takes the method's settings from the profile, and the stages that it builds on."""
+        nothing = dict.fromkeys(("settings", "bank", "earlier"))
+        given = {"method": "CLSP-SimCLR", "seed": profile.seed} | nothing | given
         recipe = METHODS.get(given["method"])
         if recipe:  # else the check of `method` says what is allowed
             settings = given["settings"] or profile.settings(recipe.section)
             if len(recipe.views) < 3 and hasattr(settings, "third_view"):
                 settings = change(settings, third_view=None)
-            kinds = [Bank.of_view[view] for view in recipe.views if view in Bank.of_view]
+            shown = (*recipe.views, recipe.more_anchors)
+            kinds = [Bank.of_view[view] for view in shown if view in Bank.of_view]
             bank = (given["bank"] or profile.stage(kinds[0])) if kinds else None
             given |= {"settings": settings, "bank": bank}
+            if isinstance(settings, MCL):
+                before: dict[str, Any] = {"method": recipe.follows}
+                if settings.stages > 2:
+                    fewer = change(settings, stages=settings.stages - 1)
+                    before = {"method": given["method"], "settings": fewer}
+                given["earlier"] = profile.stage(cls, **before, seed=given["seed"])
         return given
 
     @property
@@ -376,7 +547,9 @@ class Pretrained(Seeded, name="pretrain"):
     def check(self) -> None:
         from clsp_utils.evaluation import held_out_rows
 
-        _ = self.anchors  # refuses images without labels where the method needs them
+        n = len(self.anchors)  # refuses images without labels where the method needs them
+        if isinstance(self.settings, MCL) and self.settings.clusters > n:
+            raise ConfigError(f"mcl.clusters={self.settings.clusters} must be at most {n} anchors.")
         if self.watched:
             held_out_rows(self.data.train.labelled)  # refuses now, not after the first epochs
 
@@ -392,25 +565,52 @@ class Pretrained(Seeded, name="pretrain"):
     def train(self, job: Job, settings: Training, n: int | None = None) -> tuple:
         """The encoder and its losses, from the first n anchors (all by default)."""
         from clsp_utils.contrastive import pretrain
+        from clsp_utils.evaluation import GEOMETRY
         from clsp_utils.runtime import one_thread
 
-        anchors = self.anchors
+        images = self.anchors.images[:n]
         watch = self.watch if self.watched else None
         with one_thread():
+            labels = self.clusters(job) if self.earlier else self.anchors.labels
             return pretrain(
-                self.method, settings, anchors.images[:n], anchors.labels[:n],
-                self.data.statistics, self.seed, job.work, self.precision,
-                job.get(self.bank)[:n] if self.bank else None, watch,
+                self.method, settings, images, labels[:n], self.data.statistics, self.own_seed,
+                job.work, self.precision, job.get(self.bank)[:n] if self.bank else None, watch,
+                measures=GEOMETRY,
             )  # fmt: skip
+
+    @property
+    def own_seed(self) -> int:
+        """The seed of its training; not that of the encoder before it, which it would repeat."""
+        from clsp_utils.runtime import seed_for
+
+        if isinstance(self.settings, MCL):
+            return seed_for(self.seed, "stage", self.settings.stages)
+        return self.seed
+
+    def clusters(self, job: Job) -> np.ndarray:
+        """The cluster of each anchor, `(N,)`, by what each of the encoders before it learned."""
+        from clsp_utils.contrastive import backbones
+        from clsp_utils.evaluation import extract_features
+        from clsp_utils.positives import cluster, standardise
+
+        if not self.earlier or not isinstance(self.settings, MCL):
+            return np.zeros(len(self.anchors), np.int64)
+        last = backbones(job.get(self.earlier))[-1]
+        f = extract_features(last, self.anchors.images, self.data.statistics, self.precision)
+        n = self.settings.clusters
+        return n * self.earlier.clusters(job) + cluster(standardise(f.numpy()), n, self.seed)
 
     def trial(self, job: Job, n: int) -> None:
         once = change(self.settings, epochs=1, watch_every=0)
         self.train(job, once, n * self.settings.batch)
 
     def make(self, job: Job) -> None:
+        from clsp_utils.contrastive import Joined
         from clsp_utils.runtime import save_weights
 
         encoder, losses = self.train(job, self.settings)
+        if self.earlier:
+            encoder = Joined(job.get(self.earlier), encoder)
         save_weights(encoder, job.out / "encoder.safetensors")
         np.save(job.out / "losses.npy", losses)
         _keep_log(job)
@@ -424,11 +624,12 @@ class Pretrained(Seeded, name="pretrain"):
         return held_out_knn(features, anchors, (20,))[20]
 
     def untrained(self) -> Any:
-        """The encoder that training starts from, in eval mode."""
-        from clsp_utils.contrastive import build_method
+        """The encoder that training starts from, in eval mode; where it follows others, all."""
+        from clsp_utils.contrastive import Joined, build_method
 
         n_classes = int(self.data.train.labels.max()) + 1
-        return build_method(self.method, self.settings, n_classes, self.seed).encoder.eval()
+        own = build_method(self.method, self.settings, n_classes, self.own_seed).encoder.eval()
+        return Joined(self.earlier.untrained(), own).eval() if self.earlier else own
 
     def load(self, artifact: Artifact) -> Any:
         """The trained encoder, in eval mode."""
@@ -481,3 +682,18 @@ class Scores(Seeded, Probe, name="scores", section="probe"):
 
     def load(self, artifact: Artifact) -> dict[str, Any]:
         return json.loads((artifact / "scores.json").read_text())
+
+
+@frozen
+class LayerScores(Scores, name="layer-scores", section="probe"):
+    """What a linear map reads from every layer of an encoder (`evaluation.score_layers`)."""
+
+    def make(self, job: Job) -> None:
+        from clsp_utils.evaluation import score_layers
+
+        one = self.encoder
+        rows = score_layers(
+            job.get(one), one.data.train, one.data.test, one.data.statistics, self, self.seed,
+            self.precision,
+        )  # fmt: skip
+        (job.out / "scores.json").write_text(json.dumps(rows))

@@ -1,25 +1,39 @@
 """Tables over methods, seeds and settings, each row one run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from clsp_utils.config import METHODS, ConfigError, change, home
-from clsp_utils.contrastive import training_flops
+from clsp_utils.config import METHODS, SNAPSHOTS, ConfigError, change, home
+from clsp_utils.contrastive import COLLAPSED, training_flops
 from clsp_utils.evaluation import reported_results
 from clsp_utils.pipeline.companion import Companion
 from clsp_utils.pipeline.profile import Profile
-from clsp_utils.pipeline.stages import InterpolatedBank, Pretrained, Scores
+from clsp_utils.pipeline.stages import (
+    Bank,
+    DiffusionModel,
+    InterpolatedBank,
+    Pretrained,
+    Scores,
+    Snapshot,
+)
+from clsp_utils.runtime import print_once
+
+# A method and, from the profile with a diffusion model's seed, its bank; None = the profile's own.
+MethodAndBank = tuple[str, Callable[[Profile], Bank] | None]
 
 
-def comparison(companion: Companion, methods: Sequence[str], **settings: Any) -> pd.DataFrame:
+def comparison(
+    companion: Companion, methods: Sequence[str] | Mapping[str, MethodAndBank], **settings: Any
+) -> pd.DataFrame:
     """Scores of every method on every seed of the study, a row per run.
 
     Where `study.models` is more than 1, the seeds take the banks of so many diffusion models in
     turn, so that the spread over seeds holds that over diffusion models too.
 
     Args:
+        methods: their names; or names of one's own, with the method and its bank.
         settings: of the methods, in the place of the profile's.
 
     Returns:
@@ -27,8 +41,15 @@ def comparison(companion: Companion, methods: Sequence[str], **settings: Any) ->
         in [0, 1], time of the training.
     """
     seeds = range(companion.seed, companion.seed + companion.cfg.study.seeds)
-    runs = [_run(companion, method, seed, settings) for seed in seeds for method in methods]
-    return _table(companion, runs)
+    if not isinstance(methods, Mapping):
+        methods = {method: (method, None) for method in methods}
+    runs = []
+    for seed in seeds:
+        profile = companion.cfg.of_seed(model_of(companion, seed))
+        for method, bank in methods.values():
+            given = {"bank": bank(profile)} if bank else {}
+            runs.append(_run(companion, method, seed, settings, **given))
+    return _table(companion, runs).assign(method=[name for _ in seeds for name in methods])
 
 
 def sweep(
@@ -54,26 +75,69 @@ def sweep(
         agreement += [companion.judge.agreement(images, companion.data.train.labels)] * len(seeds)
         swept += [value] * len(seeds)
         runs += [_run(companion, method, seed, settings, bank=bank) for seed in seeds]
-    return _table(companion, runs).assign(**{field: swept, "agreement": agreement})
+    own = {field: swept, "agreement": agreement, "model": companion.seed}
+    return _table(companion, runs).assign(**own)
+
+
+def over_training(companion: Companion, methods: Sequence[str]) -> pd.DataFrame:
+    """Scores of CLSP methods over the quality of the model that their candidates come from.
+
+    The models are the companion's own, after each of `SNAPSHOTS` of its training and at its end.
+
+    Returns:
+        The columns of `comparison`, and besides share, of the training, and agreement, that of the
+        bank that a run saw.
+    """
+    seeds = range(companion.seed, companion.seed + companion.cfg.study.seeds)
+    runs, shares, agreement = [], [], []
+    for share in (*SNAPSHOTS, 1.0):
+        bank = companion.stage(InterpolatedBank, unet=model_after(companion, share))
+        images = companion.pipeline.get(bank)[:, 0]
+        own = [_run(companion, method, seed, {}, bank=bank) for method in methods for seed in seeds]
+        agreement += [companion.judge.agreement(images, companion.data.train.labels)] * len(own)
+        shares += [share] * len(own)
+        runs += own
+    return _table(companion, runs).assign(share=shares, agreement=agreement, model=companion.seed)
+
+
+def model_after(companion: Companion, share: float) -> DiffusionModel | Snapshot:
+    """The diffusion model as it is after a share of its training, in `SNAPSHOTS` or 1."""
+    if share == 1:
+        return companion.stage(DiffusionModel)
+    return companion.stage(Snapshot, share=share)
 
 
 def _run(companion: Companion, method: str, seed: int, changes: dict, **given: Any) -> Scores:
+    encoder = encoder_of(companion, method, seed, changes, **given)
+    return companion.stage(Scores, encoder=encoder, seed=seed)
+
+
+def encoder_of(
+    companion: Companion, method: str, seed: int, changes: dict, **given: Any
+) -> Pretrained:
+    """The encoder of a run of the study, with `changes` in the place of the profile's settings."""
     settings = change(companion.cfg.settings(METHODS[method].section), **changes)
-    profile = companion.cfg.of_seed(_model(companion, seed))  # which the bank comes from
-    encoder = profile.stage(Pretrained, method=method, seed=seed, settings=settings, **given)
-    return profile.stage(Scores, encoder=encoder, seed=seed)
+    profile = companion.cfg.of_seed(model_of(companion, seed))  # which the bank comes from
+    return profile.stage(Pretrained, method=method, seed=seed, settings=settings, **given)
 
 
-def _model(companion: Companion, seed: int) -> int:
+def model_of(companion: Companion, seed: int) -> int:
     """The seed of the diffusion model whose candidates the runs of a seed see."""
     return companion.seed + (seed - companion.seed) % companion.cfg.study.models
 
 
 def _table(companion: Companion, runs: Sequence[Scores]) -> pd.DataFrame:
     scores = companion.get_all(runs, "runs")
+    for run in runs:  # the warnings of workers are not seen here
+        log = pd.read_csv(companion.pipeline.artifact(run.encoder) / "log.csv")
+        if log.spread.iloc[-1] < COLLAPSED:
+            print_once(
+                f"{run.encoder.method}, seed {run.seed}: collapsed, all projections are (nearly) "
+                f"one vector."
+            )
     return pd.DataFrame(
         [
-            {"method": run.encoder.method, "seed": run.seed, "model": _model(companion, run.seed)}
+            {"method": run.encoder.method, "seed": run.seed, "model": model_of(companion, run.seed)}
             | one
             | {"seconds": companion.pipeline.artifact(run.encoder).manifest["seconds"]}
             for run, one in zip(runs, scores, strict=True)

@@ -3,6 +3,7 @@
 Knows nothing of the training of encoders.
 """
 
-from clsp_utils.positives.bank import draw_candidates, fill_bank, open_bank
-from clsp_utils.positives.class_conditional import class_samples
+from clsp_utils.positives.bank import draw_candidates, fill_bank, inflate, open_bank
+from clsp_utils.positives.conditional import conditional_samples
 from clsp_utils.positives.interpolation import interpolate, mix_in_anchor
+from clsp_utils.positives.representation import cluster, standardise

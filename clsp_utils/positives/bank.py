@@ -104,16 +104,41 @@ def _digest(images: np.ndarray) -> np.ndarray:
 
 
 def draw_candidates(
-    bank: np.ndarray, anchors: Tensor, g: Generator, share: Share = ALONE
+    bank: np.ndarray,
+    anchors: Tensor,
+    g: Generator,
+    share: Share = ALONE,
+    turn: int | None = None,
 ) -> Tensor:
-    """One candidate of each anchor of this share, drawn at random.
+    """One candidate of each anchor of this share.
 
     Args:
         bank: uint8 `(n, k, H, W, 3)`; may be a memory map.
         anchors: rows of the bank `(B,)`, the whole batch.
+        turn: which of the k it is, the same for all anchors; None draws one at random for each.
 
     Returns:
         uint8 `(B / share.world, H, W, 3)`.
     """
-    picks = torch.randint(bank.shape[1], (len(anchors),), generator=g)
+    if turn is None:
+        picks = torch.randint(bank.shape[1], (len(anchors),), generator=g)
+    else:
+        picks = torch.full((len(anchors),), turn)
     return torch.from_numpy(bank[share.rows(anchors).numpy(), share.rows(picks).numpy()])
+
+
+def inflate(
+    images: np.ndarray, labels: np.ndarray, bank: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The anchors and, as further anchors, all their candidates (inflation, as in AdaInf).
+
+    Args:
+        images: anchors, uint8 `(N, H, W, 3)`; labels: `(N,)`.
+        bank: their candidates, uint8 `(N, k, H, W, 3)`; is read into memory.
+
+    Returns:
+        uint8 `(N + N k, H, W, 3)` and `(N + N k,)`: the anchors first; a candidate has the label of
+        its anchor.
+    """
+    further = np.repeat(labels, bank.shape[1])
+    return np.concatenate([images, bank.reshape(-1, *images.shape[1:])]), np.append(labels, further)

@@ -16,7 +16,8 @@ def mix_in_anchor(
     """The edit that mixes the anchor's mid-block features into the noise branch.
 
     At each step t < `mix_below` the anchors are noised to t with fresh noise and encoded; the k
-    samples of an anchor share that encoding. Skip connections and time embedding stay the noise branch's.
+    samples of an anchor share that encoding. Skip connections and time embedding stay the noise
+    branch's.
 
     Args:
         anchors: `(B, 3, H, W)` in [-1, 1], on any device; the noise branch holds `B * k` images,

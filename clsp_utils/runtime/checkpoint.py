@@ -34,7 +34,8 @@ class Checkpoint:
         folder: where the file lives; it is made if missing. A checkpoint of another folder is not
             accepted: the store names its folders by all that shapes the loop.
         parts: name -> object with `state_dict` and `load_state_dict`.
-        records: name -> tensor that the loop fills; "losses" holds the loss of every step.
+        records: name -> tensor that the loop fills, NaN where it has not measured; "losses" holds
+            the loss of every step.
         every: seconds between two saves; more where a network is so large that saving took over a
             twentieth of that.
     """
@@ -82,17 +83,17 @@ class Checkpoint:
         """`step` is the next step to do. Of several processes the first one writes.
 
         Raises:
-            Diverged: something in it is not finite; the file is left as it was.
+            Diverged: a weight is not finite; the file is left as it was.
         """
         if not state().is_main_process:
             return
         begun = time.monotonic()
-        to_save = {name: part.state_dict() for name, part in self.parts.items()} | self.records
+        to_save = {name: part.state_dict() for name, part in self.parts.items()}
         if not all_finite(_tensors(to_save)):
             raise Diverged(
                 f"The weights are not finite numbers after step {step - 1}: lower {advice}."
             )
-        to_save |= {
+        to_save |= self.records | {
             "step": step,
             "folder": self.path.parent.name,
             "seconds": self.earlier + time.monotonic() - self.start,

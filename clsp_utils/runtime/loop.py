@@ -38,7 +38,8 @@ def write_log(
 ) -> None:
     """Rewrites a CSV with a row per epoch, the last of which ends after `step`.
 
-    Columns: epoch, mean loss, learning rate at its end, and the further ones; NaN is left empty.
+    Columns: epoch, mean loss, learning rate at its end, and the further ones, where NaN is left
+    empty.
 
     Args:
         losses: `(steps,)`, the loss of every step.

@@ -4,6 +4,7 @@ Files are data here, never programs: a `.pt` is read with `weights_only=True`, a
 Python objects is refused.
 """
 
+import os
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -29,8 +30,8 @@ class WeightsError(ConfigError):
     """Pretrained weights that cannot be used; the message names them and the reason."""
 
 
-def save_weights(net: nn.Module, path: Path) -> None:
-    """Writes the tensors of a trained network as safetensors.
+def save_weights(net: nn.Module, path: Path, advice: str = "the learning rate") -> None:
+    """Writes the tensors of a trained network as safetensors; they are then on the disk.
 
     Not with safetensors' own `save_file`, which hides what the system said when a disk is full.
 
@@ -39,8 +40,11 @@ def save_weights(net: nn.Module, path: Path) -> None:
     """
     state = net.state_dict()
     if not all_finite(state.values()):
-        raise Diverged("The trained weights are not finite numbers: lower the learning rate.")
-    path.write_bytes(safetensors.torch.save(state))
+        raise Diverged(f"The trained weights are not finite numbers: lower {advice}.")
+    with open(path, "wb") as file:
+        file.write(safetensors.torch.save(state))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def source_name(source: Source) -> str:

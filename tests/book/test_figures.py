@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from clsp_utils.book import figures
-from clsp_utils.config import Study
+from clsp_utils.config import METHODS, Study
 
 TABLE = pd.DataFrame(
     {"method": ["SimCLR", "CLSP-SimCLR"], "knn": [0.5, 2 / 3], "half": [0.01, 0.02]}
@@ -99,3 +99,9 @@ def test_image_grid_of_one_image():
 def test_every_compared_method_has_a_colour_of_its_own():
     colors = [figures.COLORS[method] for method in Study().methods]
     assert len(set(colors)) == len(Study().methods)
+
+
+def test_every_method_has_a_colour_of_its_own():
+    methods = set(METHODS) - {"supervised"}
+    colors = {name: matplotlib.colors.to_rgb(figures.COLORS[name]) for name in methods}
+    assert len(set(colors.values())) == len(methods)

@@ -287,3 +287,50 @@ def test_memory_peak_is_that_of_the_processes_below():
         before = peak.bytes
         subprocess.run([sys.executable, "-c", hold], check=True)
     assert 300e6 < peak.bytes - before < 400e6
+
+
+# One figure ---------------------------------------------------------------------------------------
+
+
+def drawing(folder):
+    """A notebook whose last cell would fail, with two figures before it."""
+    return write(
+        folder / "04_draws.ipynb",
+        'def save_figure(fig, folder, name):\n    open(name + ".csv", "w").close()',
+        'save_figure(None, None, "04_one")',
+        'save_figure(\n    None,\n    None,\n    "04_two",\n)',
+        "raise RuntimeError",
+    )
+
+
+def test_a_figure_is_found_with_the_cells_that_it_takes(tmp_path):
+    path = drawing(tmp_path)
+    assert runner.find_figure(tmp_path, "04_one") == (path, 4)
+    assert runner.find_figure(tmp_path, "04_two") == (path, 5)
+    with pytest.raises(ConfigError, match="figure='04_tow': use one of 04_two"):
+        runner.find_figure(tmp_path, "04_tow")
+
+
+def test_only_the_cells_that_a_figure_takes_are_run(tmp_path):
+    path = drawing(tmp_path)
+    assert runner.run([path], tmp_path / "build", "smoke", {}, n_cells=4) == 0
+    assert (tmp_path / "04_one.csv").exists() and not (tmp_path / "04_two.csv").exists()
+    assert runner.run([path], tmp_path / "build", "smoke", {}) == 1  # the whole one fails
+
+
+def test_the_list_tells_what_is_drawn(tmp_path):
+    path = drawing(tmp_path)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "04_one.csv").touch()
+    lines = runner.listed([path], [tmp_path / "figures"]).splitlines()
+    assert lines[0] == "04_draws (profile, overrides, seed)"
+    assert lines[1:] == [f"  04_one: {tmp_path / 'figures'}", "  04_two: not drawn yet"]
+
+
+def test_every_figure_of_the_project_is_found_by_its_name():
+    """A figure whose name is computed could not be asked for."""
+    folder = runner.PROJECT / "notebooks"
+    for path in runner.find_notebooks(folder):
+        source = path.read_text()
+        saves = source.count("save_figure(") + source.count("save_table(")
+        assert len(runner.figures_of(path)) == saves

@@ -15,7 +15,6 @@ from clsp_utils.contrastive.augment import (
     crop_and_flip,
     crop_boxes,
     jitter,
-    shift_hue,
 )
 from clsp_utils.data import ChannelStatistics, grey, normalise
 
@@ -51,23 +50,6 @@ def only(**changes):
 def view(cfg, seed=0, n=4):
     images = (noise(n, 12, 12, 3) * 255).byte()
     return augment(images, cfg, NO_STATISTICS, generator(seed))
-
-
-@pytest.mark.parametrize("turn", [-0.5, -0.3, -0.05, 0.0, 0.1, 0.33, 0.5])
-def test_hue_as_torchvision(turn):
-    x = noise(3, 3, 9, 9)
-    x[:, :, 0] = x[:, :1, 0]  # a row of grey pixels, which have no hue
-    x[:, :, 0, :2] = torch.tensor([0.0, 1.0])  # black and white among them
-    x[:, 1, 1] = x[:, 0, 1]  # a row in which two channels are equally strong
-    found = shift_hue(x, torch.full((3,), turn))
-    torch.testing.assert_close(found, tv.adjust_hue(x, turn), atol=2e-3, rtol=0)
-    torch.testing.assert_close(found[:, :, 0], x[:, :, 0], atol=1e-6, rtol=0)
-
-
-def test_hue_turns_each_image_by_its_own_shift():
-    x, turns = noise(1, 3, 5, 5).expand(3, 3, 5, 5), torch.tensor([-0.2, 0.0, 0.4])
-    for found, turn in zip(shift_hue(x, turns), turns.tolist()):
-        torch.testing.assert_close(found, tv.adjust_hue(x[0], turn), atol=2e-3, rtol=0)
 
 
 def boxes(*box, n=2):

@@ -1,5 +1,6 @@
 """Losses against slow loops and closed forms."""
 
+import itertools
 import math
 
 import pytest
@@ -15,6 +16,7 @@ from clsp_utils.contrastive import (
     nt_xent,
     sup_con,
 )
+from clsp_utils.contrastive.losses import spread
 
 
 def unit(*shape, seed=0):
@@ -201,3 +203,37 @@ def test_feature_contrast_against_a_loop_and_its_least_value():
     assert feature_contrast([orthogonal] * 2, [3 * orthogonal] * 2).item() == pytest.approx(
         0, abs=1e-5
     )
+
+
+# How far apart projections lie --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 50])
+def test_the_spread_of_one_vector_is_nothing(n):
+    assert spread(unit(1, 8).expand(n, 8)) == pytest.approx(0, abs=1e-3)
+    assert spread(torch.eye(8)[:1].expand(n, 8)) == 0
+
+
+@pytest.mark.parametrize("dim", [2, 3, 16])
+def test_the_spread_of_vectors_whose_mean_is_nothing_is_one(dim):
+    axes = torch.eye(dim)
+    assert spread(torch.cat([axes, -axes])) == 1
+
+
+def test_the_spread_of_two_vectors_is_the_sine_of_half_their_angle():
+    for angle in (0.1, 1.0, 2.5, math.pi):
+        z = torch.tensor([[1.0, 0.0], [math.cos(angle), math.sin(angle)]])
+        assert spread(z) == pytest.approx(math.sin(angle / 2), rel=1e-4)
+
+
+def test_spread_is_the_root_of_half_the_mean_squared_distance():
+    z = unit(9, 5)
+    squares = [(a - b).square().sum().item() for a, b in itertools.product(z, z)]
+    found = spread(z)
+    assert type(found) is float
+    assert found == pytest.approx(math.sqrt(sum(squares) / 81 / 2), rel=1e-5)
+
+
+def test_spread_of_bf16_stays_in_its_range():
+    z = unit(1, 64).bfloat16().expand(100, 64)  # whose length is a little more or less than 1
+    assert 0 <= spread(z) < 0.1

@@ -1,8 +1,10 @@
 """Pretraining: every method learns, resumes exactly, and sees the views that its name promises."""
 
+import csv
 import dataclasses
 import importlib
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -17,8 +19,16 @@ from clsp_utils.contrastive.methods import base, moco, simclr
 loop = importlib.import_module("clsp_utils.contrastive.pretrain")
 
 BACKBONE = Backbone(layers=(1,), width=8, stem_stride=2, hidden=32, projection=16)
-SYNTHETIC = [name for name, recipe in METHODS.items() if {"synthetic", "class"} & set(recipe.views)]
-THIRD = [name for name, recipe in METHODS.items() if len(recipe.views) > 2]
+SYNTHETIC = [
+    name
+    for name, recipe in METHODS.items()
+    if recipe.more_anchors or not set(recipe.views) <= {"anchor", "recoloured"}
+]
+THIRD = [
+    name
+    for name, recipe in METHODS.items()
+    if len(recipe.views) > 2 and hasattr(recipe.settings, "third_view")
+]
 
 
 def settings(method, **changes):
@@ -64,9 +74,10 @@ def same(a, b):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_training_lowers_the_loss(train, method):
-    # Weak views and a queue that the first step fills: what is left to fall is the method's loss.
+    # Weak views, a queue that the first step fills, one loss throughout: what is left to fall is
+    # the method's loss.
     views = Views(crop_area=(0.6, 1.0), p_jitter=0.0, p_grey=0.0)
-    encoder, losses = train(method, epochs=20, queue=32, views=views)
+    encoder, losses = train(method, epochs=20, queue=32, views=views, ramp=0.0)
     assert losses.shape == (40,) and not encoder.training
     assert losses[-8:].mean() < losses[2:10].mean() - 0.05
 
@@ -84,6 +95,14 @@ def test_a_method_with_synthetic_positives_needs_a_bank(split, tmp_path, method)
             tmp_path,
             "fp32",
         )
+
+
+def test_a_recoloured_view_needs_no_bank(train, split, tmp_path):
+    method = "recoloured third view"
+    anchors = split.images, split.labels, split.statistics
+    encoder, losses = pretrain(method, settings(method), *anchors, 0, tmp_path, "fp32")
+    with_bank = train(method)
+    assert np.array_equal(losses, with_bank[1]) and same(encoder, with_bank[0])
 
 
 def test_a_batch_larger_than_the_data_is_the_data(train):
@@ -123,6 +142,8 @@ OTHERS = {
     "backbone": dataclasses.replace(BACKBONE, hidden=24), "views": Views(p_grey=0.9), "epochs": 3,
     "batch": 16, "lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "warmup": 0.0, "temperature": 0.7,
     "queue": 40, "key_momentum": 0.5, "key_momentum_end": 0.6, "views_together": False,
+    "ramp": 0.9, "t_plus": 3.0, "t_minus": 0.5, "epsilon": 0.5, "prototypes": 20, "freeze": 0.8,
+    "queue_from": 0.0,
 }  # fmt: skip
 THIRD_VIEWS = {"third_view.weight": ThirdView(weight=3.0), "third_view.ramp": ThirdView(ramp=0.9)}
 
@@ -130,7 +151,7 @@ THIRD_VIEWS = {"third_view.weight": ThirdView(weight=3.0), "third_view.ramp": Th
 @pytest.mark.parametrize("method", METHODS)
 def test_every_setting_of_a_method_changes_the_result(train, method):
     own = {f.name for f in dataclasses.fields(METHODS[method].settings)}
-    none = {"watch_every", "third_view"}
+    none = {"watch_every", "third_view"} | {"stages", "clusters"}  # these two shape other runs
     if len(METHODS[method].views) == 1:
         none.add("views_together")
     changes = [(name, {name: OTHERS[name]}) for name in own - none]
@@ -187,6 +208,8 @@ def test_methods_of_a_seed_see_the_same_anchors_in_the_same_views(train, views, 
     for method, steps in rows.items():
         for (_, first), *others in steps:
             assert not any(torch.equal(first, view) for _, view in others)
+        if METHODS[method].more_anchors:
+            continue  # its anchors are others
         for mine, reference in zip(steps, rows["SimCLR"], strict=True):
             for (images, view), (expected, expected_view) in zip(mine[:2], reference):
                 assert torch.equal(images, expected) and torch.equal(view, expected_view), method
@@ -207,6 +230,56 @@ def test_the_third_view_shows_the_anchor_or_one_of_its_candidates(train, views):
             allowed = [anchors - anchors // d if d else anchors for d in parts]
             matches = torch.stack([(source == images).all((1, 2, 3)) for images in allowed])
             assert matches.any(0).all() and matches.any(1).all()  # only those, and each of them
+
+
+def test_in_turn_each_candidate_has_its_part_of_the_run(train, views):
+    train("CLSP-SimCLR in turn")  # 4 epochs of 2 steps, 2 candidates
+    for step, ((anchors, _), _, (source, _)) in enumerate(zip(*[iter(views)] * 3)):
+        assert torch.equal(source, anchors - anchors // (10 if step < 4 else 5))
+
+
+def test_candidates_in_turn_are_the_same_from_bank_and_first_views_on(train, views):
+    seen = {}
+    for method in ("CLSP-SimCLR", "CLSP-SimCLR in turn"):
+        views.clear()
+        train(method)
+        seen[method] = [view for i, (_, view) in enumerate(views) if i % 3 < 2]
+    assert all(map(torch.equal, *seen.values()))
+
+
+def test_inflation_adds_anchors_at_the_same_number_of_steps(train, views, split):
+    _, losses = train("inflation", epochs=30)
+    assert len(losses) == len(train("SimCLR", epochs=30)[1]) == 60
+    steps = list(zip(*[iter(views[:120])] * 2))
+    assert all(torch.equal(one, other) for (one, _), (other, _) in steps)  # two views of an image
+    assert not any(torch.equal(one, other) for (_, one), (_, other) in steps)
+    bank = darker(split)
+    names = {bytes(image): "anchor" for image in split.images}
+    names |= {bytes(image): f"candidate {j}" for j in (0, 1) for image in bank[:, j]}
+    shown = [[bytes(image) for image in one.numpy()] for (one, _), _ in steps]
+    counts = dict.fromkeys(names.values(), 0)
+    for first, second in zip(shown[::2], shown[1::2]):  # the two steps of an epoch
+        assert len({*first, *second}) == 64  # none twice within an epoch
+        for image in (*first, *second):
+            counts[names[image]] += 1
+    for count in counts.values():  # 1,920 images of three kinds, evenly but for chance
+        assert count == pytest.approx(640, abs=100)
+
+
+def test_the_recoloured_view_shows_the_anchors_in_the_colours_of_a_step(train, views):
+    train("recoloured third view")
+    steps = list(zip(*[iter(views)] * 3))
+    for step, ((anchors, _), (second, _), (source, _)) in enumerate(steps):
+        assert torch.equal(second, anchors)
+        # Of the whole batch, by a generator of the step: processes that share it see the same.
+        colours = runtime.generator(0, "colours", step)
+        assert torch.equal(source, data.recolour(anchors, colours))
+        assert (source != anchors).flatten(1).any(1).all()
+    views.clear()
+    train("SimCLR")
+    for (first, second, _), expected in zip(steps, zip(*[iter(views)] * 2), strict=True):
+        for (images, view), (expected_images, expected_view) in zip((first, second), expected):
+            assert torch.equal(images, expected_images) and torch.equal(view, expected_view)
 
 
 @pytest.mark.parametrize("method", THIRD)
@@ -293,13 +366,21 @@ def test_a_new_method_is_a_module_a_line_and_any_number_of_views(train, views, m
     assert any(not torch.equal(step[2][0], step[4][0]) for step in steps)
 
 
+# The log, and what it says of a run ---------------------------------------------------------------
+
+
+def read(log):
+    with open(log, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_the_log_has_a_row_per_epoch_and_scores_where_they_were_asked_for(train, tmp_path):
     scores = iter([0.25, 0.5])
     _, losses = train("SimCLR", tmp_path, watch=lambda backbone: next(scores), watch_every=2)
     log = [line.split(",") for line in (tmp_path / "log.csv").read_text().split()]
-    assert log[0] == ["epoch", "loss", "lr", "knn"]
+    assert log[0] == ["epoch", "loss", "lr", "spread", "knn"]
     assert [row[0] for row in log[1:]] == ["1", "2", "3", "4"]
-    assert [row[3] for row in log[1:]] == ["", "0.2500", "", "0.5000"]
+    assert [row[4] for row in log[1:]] == ["", "0.2500", "", "0.5000"]
     np.testing.assert_allclose(
         [float(row[1]) for row in log[1:]], losses.reshape(4, 2).mean(1), atol=1e-5
     )
@@ -314,3 +395,110 @@ def test_watching_does_not_change_the_result(train):
 
     watched = train("CLSP-MoCoV2", watch=watch, watch_every=1)
     assert np.array_equal(losses, watched[1]) and same(encoder, watched[0])
+
+
+@pytest.mark.parametrize("method", ["SimCLR", "CLSP-SimCLR", "MoCoV2"])
+def test_the_log_has_the_spread_of_the_first_view_at_the_end_of_each_epoch(
+    train, tmp_path, monkeypatch, method
+):
+    seen, loss = [], base.Method.loss
+
+    def see_batch(self, batch):
+        seen.append(batch.z[0].detach().clone())
+        return loss(self, batch)
+
+    monkeypatch.setattr(base.Method, "loss", see_batch)
+    train(method, tmp_path)
+    found = [float(row["spread"]) for row in read(tmp_path / "log.csv")]
+    expected = [(1 - z.mean(0).square().sum()).sqrt().item() for z in seen[1::2]]
+    assert len(found) == 4 and found == pytest.approx(expected, abs=1e-4)
+    assert all(0.05 < x <= 1 for x in found)
+
+
+def test_a_classifier_has_no_spread(train, tmp_path):
+    train("supervised", tmp_path)
+    assert [row["spread"] for row in read(tmp_path / "log.csv")] == [""] * 4
+
+
+@pytest.mark.parametrize("saved", [3, 4])
+def test_a_resumed_run_has_the_log_of_an_uninterrupted_one(train, tmp_path, killed, saved):
+    watched = {"watch": lambda backbone: backbone.conv1.weight.abs().mean().item()}
+    watched |= {"watch_every": 2}
+    train("CLSP-SimCLR", tmp_path / "unbroken", **watched)
+    with killed(after=5, saved=saved):
+        train("CLSP-SimCLR", tmp_path / "resumed", **watched)
+    train("CLSP-SimCLR", tmp_path / "resumed", **watched)
+    expected = (tmp_path / "unbroken" / "log.csv").read_text()
+    assert (tmp_path / "resumed" / "log.csv").read_text() == expected
+
+
+# A third view that counts so much draws all projections together at once.
+COLLAPSING = {"third_view": ThirdView(weight=1e3, ramp=0.0)}
+
+
+@pytest.mark.parametrize(
+    ("method", "section"), [("CLSP-SimCLR", "simclr"), ("third view MoCoV2", "moco")]
+)
+def test_a_run_that_collapses_says_so_once_and_what_to_change(train, tmp_path, method, section):
+    with pytest.warns(UserWarning, match="for two epochs") as caught:
+        _, losses = train(method, tmp_path, **COLLAPSING)
+    [message] = [str(one.message) for one in caught if one.category is UserWarning]
+    flat = [float(row["spread"]) < loop.COLLAPSED for row in read(tmp_path / "log.csv")]
+    second = flat.index(True) + 1
+    assert flat[second] and message.startswith(f"{method}: for two epochs")
+    assert f"the loss {losses[2 * second + 1]:.2f} " in message and "\n" not in message
+    for name in (f"{section}.lr", f"{section}.third_view.weight", "ramp"):
+        assert name in message
+
+
+@pytest.mark.parametrize("method", ["SimCLR", "MoCoV2"])
+def test_images_that_are_all_the_same_collapse_and_no_third_view_is_to_blame(
+    split, tmp_path, method
+):
+    images = np.full_like(split.images, 77)
+    cfg = settings(method, views=Views(p_jitter=0.0, p_grey=0.0))
+    anchors = images, split.labels, split.statistics
+    with pytest.warns(UserWarning, match=rf"^{method}: .*: lower \w+\.lr\.$") as caught:
+        pretrain(method, cfg, *anchors, 0, tmp_path, "fp32")
+    assert len([one for one in caught if one.category is UserWarning]) == 1
+    assert all(float(row["spread"]) < 0.001 for row in read(tmp_path / "log.csv"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_that_does_not_collapse_says_nothing(train, method):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train(method)
+
+
+def test_a_collapse_is_not_told_again_when_the_run_is_resumed(train, tmp_path, killed):
+    with pytest.warns(UserWarning, match="for two epochs"), killed(after=6, saved=6):
+        train("CLSP-SimCLR", tmp_path, **COLLAPSING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train("CLSP-SimCLR", tmp_path, **COLLAPSING)
+
+
+@pytest.mark.parametrize(
+    ("spreads", "expected"),
+    [
+        ([0.01, 0.01, 0.01, 0.01], [1]),
+        ([0.5, 0.04, 0.3, 0.04], []),
+        ([0.5, 0.3, 0.04, 0.04], [3]),
+        ([0.04, 0.04, 0.3, 0.04, 0.04, 0.0], [1, 4]),  # it had recovered
+        ([0.05, 0.05], []),
+        ([0.01], []),
+        ([float("nan")] * 3, []),
+    ],
+    ids=str,
+)
+def test_the_second_epoch_in_a_row_that_ends_collapsed_is_told(spreads, expected):
+    told = []
+    for epoch in range(len(spreads)):
+        so_far = torch.tensor(spreads)
+        so_far[epoch + 1 :] = torch.nan  # these are still to come
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loop.warn_of_collapse("SimCLR", epoch, so_far, 1.0)
+        told += [epoch] * len(caught)
+    assert told == expected

@@ -118,8 +118,9 @@ def test_image_is_ink_over_background(splits, split):
 def test_backgrounds_reach_from_stripes_to_gradients(splits):
     """Wavelengths fill their range evenly on a logarithmic scale; phase and angle the circle."""
     factors = splits[0].factors
-    shares = np.log(factors["wavelength"] / WAVELENGTHS[0]) / np.log(WAVELENGTHS[1] / WAVELENGTHS[0])
-    for shares in (shares, factors["angle"] / (2 * np.pi), factors["phase"] / (2 * np.pi)):
+    shortest, longest = np.log(WAVELENGTHS)
+    of_range = (np.log(factors["wavelength"]) - shortest) / (longest - shortest)
+    for shares in (of_range, factors["angle"] / (2 * np.pi), factors["phase"] / (2 * np.pi)):
         assert stats.kstest(shares, "uniform").pvalue > 0.01
 
 

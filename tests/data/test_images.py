@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clsp_utils.data import ChannelStatistics, DataError, Images, split_by_group
-from clsp_utils.data.images import classes_in_turn, grouped_by_pixels
+from clsp_utils.data.images import by_class, classes_in_turn, grouped_by_pixels
 
 
 def groups(part):
@@ -157,3 +157,25 @@ def test_classes_in_turn_count_images_without_a_label_as_one():
     labels = np.repeat([0, 1, -1], [50, 50, 900])
     some = classes_in_turn(Images(np.arange(1000), labels, np.arange(1000), ()), 60)
     assert [(some.labels == label).sum() for label in (0, 1, -1)] == [20, 20, 20]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([2, 0, 0, 1, 2, 0], [1, 3, 0, 2, 4, 5]),
+        ([1, 1, -1, -1, -1], [2, 0, 3, 1, 4]),
+        ([7, 7, 7], [0, 1, 2]),
+        ([], []),
+    ],
+)
+def test_rows_in_which_classes_take_turns(labels, expected):
+    assert by_class(np.array(labels, int)).tolist() == expected
+
+
+def test_any_first_rows_of_classes_that_take_turns_are_balanced():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(7), 40))
+    rows = by_class(labels)
+    assert sorted(rows) == list(range(280))
+    for n in (7, 30, 32, 280):
+        counts = np.bincount(labels[rows[:n]], minlength=7)
+        assert counts.max() - counts.min() <= (n % 7 > 0)

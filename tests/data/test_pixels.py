@@ -1,8 +1,11 @@
-"""Images as bytes and as numbers: ranges, luma, normalisation."""
+"""Images as bytes and as numbers: ranges, luma, normalisation, other colours."""
+
+import colorsys
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torchvision.transforms.v2 import functional as tv
 
 from clsp_utils.data import (
@@ -10,6 +13,8 @@ from clsp_utils.data import (
     Images,
     grey,
     normalise,
+    recolour,
+    shift_hue,
     to_diffusion_range,
     to_float,
     to_uint8,
@@ -95,3 +100,107 @@ def test_published_constants():
     assert NORMALISATION["cifar10"].std == (0.2023, 0.1994, 0.2010)  # a fifth below the true ones
     for mean, std in NORMALISATION.values():
         assert all(0.4 < m < 0.52 for m in mean) and all(0.19 < s < 0.28 for s in std)
+
+
+# Other colours ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", [-0.5, -0.3, -0.05, 0.0, 0.1, 0.33, 0.5])
+def test_hue_as_torchvision(turn):
+    x = noise(3, 3, 9, 9)
+    x[:, :, 0] = x[:, :1, 0]  # a row of grey pixels, which have no hue
+    x[:, :, 0, :2] = torch.tensor([0.0, 1.0])  # black and white among them
+    x[:, 1, 1] = x[:, 0, 1]  # a row in which two channels are equally strong
+    found = shift_hue(x, torch.full((3,), turn))
+    torch.testing.assert_close(found, tv.adjust_hue(x, turn), atol=2e-3, rtol=0)
+    torch.testing.assert_close(found[:, :, 0], x[:, :, 0], atol=1e-6, rtol=0)
+
+
+def test_hue_turns_each_image_by_its_own_shift():
+    x, turns = noise(1, 3, 5, 5).expand(3, 3, 5, 5), torch.tensor([-0.2, 0.0, 0.4])
+    for found, turn in zip(shift_hue(x, turns), turns.tolist()):
+        torch.testing.assert_close(found, tv.adjust_hue(x[0], turn), atol=2e-3, rtol=0)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# Its negative has channels of 255 and 55, which no turn of the hue gives.
+MARKER = torch.tensor([200, 0, 0], dtype=torch.uint8)
+
+
+def random_images(n=6, size=5):
+    images = (noise(n, size, size, 3) * 256).byte()
+    images[:, 0, 0] = MARKER
+    return images
+
+
+def negatives(images):
+    """Which of the images, all with the marker in the first pixel, were made negatives."""
+    return images[:, 0, 0].amax(1) == 255
+
+
+def hues(pixels):
+    """In turns, of uint8 `(N, 3)`."""
+    return [colorsys.rgb_to_hsv(*pixel)[0] for pixel in (pixels.double() / 255).tolist()]
+
+
+def test_recolouring_gives_new_images_of_the_same_shape_that_the_generator_decides():
+    images = noise(4, 5, 7, 3).mul(256).byte()
+    before = images.clone()
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    found = recolour(images, seeded(3))
+    assert found.shape == images.shape and found.dtype == torch.uint8
+    assert torch.equal(images, before) and torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(found, recolour(images, seeded(3)))
+    assert not torch.equal(found, recolour(images, seeded(4)))
+    g = seeded(3)
+    assert not torch.equal(recolour(images, g), recolour(images, g))
+
+
+def test_one_colour_comes_in_all_hues_and_half_of_the_images_are_negatives():
+    images = MARKER.expand(2000, 1, 1, 3)
+    found = recolour(images, seeded())
+    negative = negatives(found)
+    assert negative.float().mean().item() == pytest.approx(0.5, abs=0.035)  # three deviations
+    positive = torch.where(negative.view(-1, 1, 1, 1), 255 - found, found)[:, 0, 0]
+    # Value and chroma are those of the colour.
+    assert (positive.amax(1) == 200).all() and (positive.amin(1) == 0).all()
+    for rows in (negative, ~negative):
+        assert stats.kstest(hues(positive[rows]), "uniform").pvalue > 0.01
+
+
+def test_all_pixels_of_an_image_get_the_same_turn_and_are_negated_together():
+    images = random_images()
+    found = recolour(images, seeded())
+    negative = negatives(found)
+    assert negative.any() and not negative.all()
+    for old, new, is_negative in zip(images, found, negative.tolist()):
+        new = 255 - new.int() if is_negative else new.int()
+        [turn] = hues(new[0, :1])  # that of the marker, which was red
+        for row in range(5):
+            for column in range(5):
+                h, s, v = colorsys.rgb_to_hsv(*(old[row, column] / 255).tolist())
+                expected = [255 * x for x in colorsys.hsv_to_rgb((h + turn) % 1, s, v)]
+                # The turn that is read off the marker is exact to half a grey level itself.
+                assert new[row, column].tolist() == pytest.approx(expected, abs=2)
+
+
+def test_shapes_stay_as_they_are():
+    inside = torch.zeros(40, 8, 8, dtype=torch.bool)
+    inside[:, 2:6, 3:7] = True
+    red, green = (torch.tensor(c, dtype=torch.uint8) for c in ((230, 60, 60), (40, 130, 50)))
+    found = recolour(torch.where(inside[..., None], red, green), seeded())
+    for image, mask in zip(found, inside):
+        (one,), (other,) = image[mask].unique(dim=0), image[~mask].unique(dim=0)
+        assert (one.int() - other.int()).abs().max() > 50
+
+
+def test_grey_images_stay_as_they_are_or_become_their_negatives():
+    images = ALL_VALUES.repeat(20, 1, 1, 1)
+    found = recolour(images, seeded())
+    same = (found == images).flatten(1).all(1)
+    assert (same ^ (found == 255 - images).flatten(1).all(1)).all()
+    assert same.any() and not same.all()

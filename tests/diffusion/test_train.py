@@ -9,7 +9,8 @@ import torch
 
 from clsp_utils import runtime
 from clsp_utils.config import Diffusion, UNetShape
-from clsp_utils.diffusion import build_unet, decode, encode, min_snr_weight, noise_schedule, train
+from clsp_utils.data import to_diffusion_range
+from clsp_utils.diffusion import min_snr_weight, noise_schedule, train
 
 TINY = UNetShape(channels=(8, 16), groups=4)
 ALPHA_BAR = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
@@ -49,41 +50,110 @@ def test_training_lowers_the_loss(tmp_path):
     assert losses[-5:].mean() < 0.7 * losses[:5].mean()
 
 
-def test_pairs_of_one_image_under_two_noises_exchange_their_middles(tmp_path, monkeypatch):
-    # The room hands on the function `train` under the name of its module.
-    module, seen = importlib.import_module("clsp_utils.diffusion.train"), {}
+# The room hands on the function `train` under the name of its module.
+loop = importlib.import_module("clsp_utils.diffusion.train")
 
-    def spy(name, function):
+
+@pytest.fixture
+def step(monkeypatch):
+    """`step(changes, labels)`: arguments and result of what one step of training calls, by name."""
+    seen = {}
+
+    def spy(owner, name):
+        function = getattr(owner, name)
+
         def call(*arguments):
-            seen[name] = arguments, function(*arguments)
+            before = [x.clone() if isinstance(x, torch.Tensor) else x for x in arguments]
+            seen[name] = before, function(*arguments)
             return seen[name][1]
 
-        return call
+        monkeypatch.setattr(owner, name, call)
 
-    for name, function in (("encode", encode), ("decode", decode)):
-        monkeypatch.setattr(module, name, spy(name, function))
-    cfg = dataclasses.replace(CFG, steps=1, batch=32, second_noise=0.75, silent_middle=0.25)
-    train(cfg, IMAGES, 0, tmp_path, "fp32")
-    (_, x, t, _), features = seen["encode"]
-    (_, h, *_), _ = seen["decode"]
-    assert torch.equal(t[:12], t[12:24])
-    # The image cancels; what is left is the difference of two draws of noise.
-    difference = (x[:12] - x[12:24]) / (2 * (1 - ALPHA_BAR[t[:12]])).sqrt().view(-1, 1, 1, 1)
-    torch.testing.assert_close(
-        difference.std((1, 2, 3)), torch.ones(12, dtype=difference.dtype), atol=0.2, rtol=0
+    for name in ("encode", "decode", "recolour"):
+        spy(loop, name)
+    spy(noise_schedule(), "add_noise")
+
+    def run(work, labels=None, **changes):
+        train(dataclasses.replace(CFG, steps=1, **changes), IMAGES, 0, work, "fp32", labels)
+        return seen
+
+    return run
+
+
+def which(x):
+    """The row of IMAGES that each `(B, 3, 8, 8)` shows, or its mirror image; and whether mirrored.
+
+    Plain images only; a row that shows none fails.
+    """
+    rows = to_diffusion_range(torch.from_numpy(IMAGES))
+    both = torch.stack([rows, rows.flip(3)])
+    found = (both[:, :, None] == x).flatten(3).all(3)  # (mirrored, rows, B)
+    assert (found.sum((0, 1)) == 1).all()
+    return found.any(0).int().argmax(0), found[1].any(0)
+
+
+@pytest.mark.parametrize(
+    ("share", "batch", "n"), [(0.75, 32, 12), (1.0, 32, 16), (1.0, 9, 4), (0.2, 32, 3)]
+)
+def test_pairs_show_one_image_in_two_colourings_and_exchange_their_middles(
+    step, tmp_path, share, batch, n
+):
+    seen = step(tmp_path, batch=batch, recoloured_pairs=share)
+    _, (x, noise, t) = seen["encode"], seen["add_noise"][0]
+    first, second, plain = slice(n), slice(n, 2 * n), slice(2 * n, batch)
+    assert len(x) == batch and torch.equal(t[first], t[second])
+    assert (noise[first] != noise[second]).flatten(1).any(1).all()
+
+    (before, _), after = seen["recolour"]
+    assert torch.equal(before[first], before[second]) and len(before) == len(after) == 2 * n
+    assert (after[first] != after[second]).flatten(1).any(1).all()
+    whole = to_diffusion_range(after)
+    mirrored = (x[: 2 * n] != whole).flatten(1).any(1)
+    assert torch.equal(x[: 2 * n], torch.where(mirrored.view(-1, 1, 1, 1), whole.flip(3), whole))
+    assert torch.equal(mirrored[first], mirrored[second])
+    which(to_diffusion_range(before))  # these are images of the data set,
+    if len(x) > 2 * n:
+        which(x[plain])  # and so are those that are no pairs, in their own colours
+
+    (_, h, *rest), features = seen["decode"][0], seen["encode"][1]
+    assert torch.equal(h, torch.cat([features.h[part] for part in (second, first, plain)]))
+    assert (h[first] != features.h[first]).flatten(1).any(1).all()
+    skips, temb = rest
+    assert all(map(torch.equal, skips, features.skips)) and torch.equal(temb, features.temb)
+
+
+def test_some_pairs_are_mirrored_where_images_may_be(step, tmp_path):
+    for flip in (True, False):
+        seen = step(tmp_path / str(flip), batch=32, recoloured_pairs=1.0, flip=flip)
+        x, whole = seen["add_noise"][0][0], to_diffusion_range(seen["recolour"][1])
+        mirrored = (x != whole).flatten(1).any(1)
+        assert mirrored.any() == flip and not mirrored.all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05])  # of 32 images the second makes no pair
+def test_without_pairs_nothing_is_recoloured_and_nothing_exchanged(step, tmp_path, share):
+    seen = step(tmp_path, batch=32, recoloured_pairs=share)
+    x, _, t = seen["add_noise"][0]
+    which(x)
+    assert "recolour" not in seen and len(t.unique()) > 16
+    assert torch.equal(seen["decode"][0][1], seen["encode"][1].h)
+
+
+def test_pairs_of_a_conditional_model_are_of_one_class(step, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LABEL_DROPOUT", 0.0)
+    seen = step(tmp_path, np.arange(20), batch=16, recoloured_pairs=0.75)
+    classes = seen["encode"][0][3]
+    rows, _ = which(to_diffusion_range(seen["recolour"][0][0]))
+    assert torch.equal(classes[:12], rows) and torch.equal(classes[:6], classes[6:12])
+    assert torch.equal(classes[12:], which(seen["add_noise"][0][0][12:])[0])
+
+
+def test_pairs_change_the_result(tmp_path):
+    plain, pairs = (
+        train(dataclasses.replace(CFG, recoloured_pairs=share), IMAGES, 0, tmp_path / name, "fp32")
+        for name, share in (("plain", 0.0), ("pairs", 0.5))
     )
-    assert torch.equal(h, torch.cat([features.h[12:24], features.h[:12], torch.zeros_like(h[24:])]))
-
-
-@pytest.mark.parametrize("share, same", [(1.0, True), (0.5, False)])
-def test_a_silent_middle_learns_nothing(tmp_path, share, same):
-    torch.manual_seed(runtime.seed_for(0, "unet weights"))
-    before = build_unet(CFG.unet, 8).mid_block.resnets[0].conv1.weight.flatten()
-    cfg = dataclasses.replace(CFG, ema_decay=0.0, second_noise=0.0, silent_middle=share)
-    unet, _ = train(cfg, IMAGES, 0, tmp_path, "fp32")
-    after = unet.mid_block.resnets[0].conv1.weight.flatten()
-    cosine = torch.cosine_similarity(before.double(), after.double(), dim=0).item()
-    assert (cosine > 1 - 1e-9) == same  # weight decay alone shortens it and does not turn it
+    assert not np.array_equal(plain[1], pairs[1]) and np.isfinite(pairs[1]).all()
 
 
 def test_the_log_has_a_row_per_epoch_and_one_for_what_is_left(tmp_path):
@@ -126,13 +196,17 @@ def test_training_returns_the_average_and_depends_on_the_seed(tmp_path):
     assert not torch.equal(weights["a"], weights["no average"])
 
 
-@pytest.mark.parametrize(("saved", "precision"), [(0, "fp32"), (3, "fp32"), (5, "bf16")])
+@pytest.mark.parametrize(
+    ("saved", "precision", "pairs"),
+    [(0, "fp32", 0.0), (3, "fp32", 0.0), (3, "fp32", 0.5), (5, "bf16", 1.0)],
+)
 def test_resumed_training_equals_uninterrupted_bit_for_bit(
-    tmp_path, monkeypatch, killed, saved, precision
+    tmp_path, monkeypatch, killed, saved, precision, pairs
 ):
-    unbroken, losses = train(CFG, IMAGES, 0, tmp_path / "unbroken", precision)
+    cfg = dataclasses.replace(CFG, recoloured_pairs=pairs)
+    unbroken, losses = train(cfg, IMAGES, 0, tmp_path / "unbroken", precision)
     with killed(after=5, saved=saved):
-        train(CFG, IMAGES, 0, tmp_path / "resumed", precision)
+        train(cfg, IMAGES, 0, tmp_path / "resumed", precision)
 
     steps = []
     original = runtime.Checkpoint.after_step
@@ -142,7 +216,7 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(
         lambda self, step, *rest: (steps.append(step), original(self, step, *rest)),
     )
     torch.manual_seed(123)  # a new process has another global state
-    resumed, resumed_losses = train(CFG, IMAGES, 0, tmp_path / "resumed", precision)
+    resumed, resumed_losses = train(cfg, IMAGES, 0, tmp_path / "resumed", precision)
 
     assert steps == list(range(saved, 12))  # it did go on, rather than start anew
     assert np.array_equal(losses, resumed_losses)

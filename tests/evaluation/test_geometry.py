@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from clsp_utils.evaluation import alignment, geometry, rank_me, uniformity
+from clsp_utils.evaluation import GEOMETRY, alignment, geometry, rank_me, uniformity
 
 
 def normal(*shape, seed=0):
@@ -103,3 +103,11 @@ def test_measures_are_of_bf16_features_too():
     assert rank_me(z) == rank_me(z.float())
     assert alignment(z, z.roll(1, 0)) == alignment(z.float(), z.float().roll(1, 0))
     assert uniformity(z) == uniformity(z.float())
+
+
+def test_geometry_by_name_of_a_collapsed_and_of_a_spread_encoder():
+    same, spread = torch.ones(6, 4), torch.eye(6)
+    found = {name: measure(same, same) for name, measure in GEOMETRY.items()}
+    assert found == pytest.approx({"rank_me": 1, "alignment": 0, "uniformity": 0}, abs=1e-5)
+    found = {name: measure(spread, -spread) for name, measure in GEOMETRY.items()}
+    assert found == pytest.approx({"rank_me": 6, "alignment": 4, "uniformity": -4})

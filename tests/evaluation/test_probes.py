@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
@@ -15,9 +16,12 @@ from clsp_utils.evaluation import (
     choose_k,
     held_out_rows,
     knn,
+    linear_logits,
     linear_probe,
+    mean_per_class,
     probes,
     score,
+    top_k_accuracy,
 )
 from clsp_utils.runtime import generator, seed_for
 
@@ -176,6 +180,45 @@ def test_each_setting_of_the_probe_changes_it(name, value):
     changed = dataclasses.replace(few, **{name: value})
     ours, other = (linear_probe(train + 1, labels, test + 1, cfg, 0) for cfg in (few, changed))
     assert not torch.equal(ours, other)
+
+
+def test_predictions_are_the_largest_of_the_logits():
+    (train, labels), (test, _) = blobs(300, 0.8), blobs(600, 0.8, seed=1)
+    logits = linear_logits(train, labels, test, PROBE, 0)
+    assert logits.shape == (600, 3)
+    assert torch.equal(logits.argmax(1), linear_probe(train, labels, test, PROBE, 0))
+
+
+# Metrics ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 9])
+def test_top_k_accuracy_is_that_of_scikit_learn(k):
+    g = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(400, 10, generator=g), torch.arange(400) % 10
+    expected = top_k_accuracy_score(labels, logits, k=k, labels=range(10))
+    assert top_k_accuracy(logits, labels, k) == pytest.approx(expected)
+    assert top_k_accuracy(logits, labels.numpy(), k) == pytest.approx(expected)
+
+
+def test_top_k_accuracy_by_hand():
+    logits, labels = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]]), torch.tensor([1, 0])
+    assert [top_k_accuracy(logits, labels, k) for k in (1, 2, 3, 5)] == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_mean_per_class_is_the_balanced_accuracy_of_scikit_learn():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.multinomial(torch.tensor([0.7, 0.2, 0.1]), 500, True, generator=g)
+    predictions = torch.where(torch.rand(500, generator=g) < 0.6, labels, torch.zeros(500).long())
+    expected = balanced_accuracy_score(labels, predictions)
+    assert mean_per_class(predictions, labels) == pytest.approx(expected, abs=1e-6)
+    assert mean_per_class(predictions, labels.numpy()) < accuracy(predictions, labels)
+
+
+def test_mean_per_class_by_hand():
+    labels = torch.tensor([0] * 9 + [4])
+    assert mean_per_class(torch.zeros(10).long(), labels) == 0.5
+    assert accuracy(torch.zeros(10).long(), labels) == pytest.approx(0.9)
 
 
 # Scores -------------------------------------------------------------------------------------------

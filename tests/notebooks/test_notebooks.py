@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,11 +11,22 @@ import numpy as np
 import papermill
 import pytest
 
+from clsp_utils.book import copies
+from clsp_utils.book import run_notebooks as runner
 from clsp_utils.book.run_notebooks import find_notebooks
 from clsp_utils.config import home
 
 NOTEBOOKS = find_notebooks(home("notebooks"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def exercises(notebook):
+    """Number of each exercise, in the order of the notebook -> its cells."""
+    found = {}
+    for cell in notebook.cells:
+        if copies.number(cell):
+            found.setdefault(copies.number(cell), []).append(cell)
+    return found
 
 
 @each_notebook
@@ -30,6 +42,25 @@ def test_stored_clean(path):
     widgets = [cell for cell in code if "ipywidgets" in cell.source]
     assert all("skip-execution" in cell.metadata.tags for cell in widgets)
     assert max(len(cell.source.splitlines()) for cell in code) <= 40
+
+
+@each_notebook
+def test_exercises_are_whole(path):
+    """Text, stub, hint, check, solution: a check sees what was typed, and not the solution."""
+    found = exercises(nbformat.read(path, as_version=4))
+    assert list(found) == [f"{path.stem[:2]}.{i}" for i in range(1, len(found) + 1)]
+    assert path.stem[:2] > "06" or 4 <= len(found) <= 6
+    for number, (text, *cells) in found.items():
+        assert text.source.startswith(f"### Exercise {number} · ")
+        assert re.search(r"^\*[\w ,]+ · [●○]{3} · \d+ minutes\*$", text.source, re.M)
+        assert "**Expected:** " in text.source
+        kinds = [copies.tags(cell) - {number} for cell in cells if len(copies.tags(cell)) > 1]
+        assert kinds in [
+            [{stub}, {"hint"}, {"check"}, {"solution", "skip-execution"}] for stub in copies.STUBS
+        ]
+        *_, check, solution = cells
+        assert f'"{number}"' in check.source
+        assert solution.metadata.jupyter.source_hidden
 
 
 def test_nothing_to_strip():
@@ -76,6 +107,45 @@ def test_every_notebook_runs_to_its_end(smoke):
     assert {entry["status"] for entry in report} == {"ok"}
     executed = smoke / "build/smoke/notebooks"
     assert sorted(path.name for path in executed.iterdir()) == [path.name for path in NOTEBOOKS]
+
+
+def check_outputs(path):
+    """Number of each exercise of an executed notebook -> what its check printed."""
+    checks = {
+        number: cell
+        for number, cells in exercises(nbformat.read(path, as_version=4)).items()
+        for cell in cells
+        if "check" in copies.tags(cell)
+    }
+    return {n: "".join(out.get("text", "") for out in c.outputs) for n, c in checks.items()}
+
+
+@pytest.mark.slow
+def test_run_is_that_of_a_student_who_answers_nothing(smoke):
+    """Solutions are not executed, so that what was run is, cell by cell, the student's copy."""
+    for path in NOTEBOOKS:
+        executed = smoke / "build/smoke/notebooks" / path.name
+        ran = nbformat.read(executed, as_version=4).cells
+        ran = [cell for cell in ran if "injected-parameters" not in copies.tags(cell)]
+        ran = [cell for cell in ran if "solution" not in copies.tags(cell)]
+        copy = copies.student_copy(nbformat.read(path, as_version=4))
+        assert [cell.source for cell in ran] == [cell.source for cell in copy.cells]
+        for number, text in check_outputs(executed).items():
+            assert text.startswith(f"not yet: {number} ") and text.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_with_solutions_every_check_passes(smoke, monkeypatch, tmp_path):
+    """From the store that is there; figures and tables stay as they are without answers."""
+    copies.write_copies(NOTEBOOKS, tmp_path)
+    monkeypatch.setenv("CLSP_HOME", str(smoke))
+    csv = {path.name: path.read_bytes() for path in (smoke / "build/smoke/figures").glob("*.csv")}
+    assert runner.run(find_notebooks(tmp_path / "instructor"), tmp_path / "build", "smoke", {}) == 0
+    for path in NOTEBOOKS:
+        for number, text in check_outputs(tmp_path / "build/smoke/notebooks" / path.name).items():
+            assert text.startswith(f"✓ {number}: "), text
+    after = {path.name: path.read_bytes() for path in (smoke / "build/smoke/figures").glob("*.csv")}
+    assert after == csv
 
 
 @pytest.mark.slow

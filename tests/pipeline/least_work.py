@@ -13,9 +13,17 @@ QUICK = FP32 | {
     "candidates.k": 1,
     "class_candidates.steps": 1,
     "class_candidates.k": 1,
+    "rcg_candidates.steps": 1,
+    "rcg_candidates.k": 1,
+    "cluster_candidates.steps": 1,
+    "cluster_candidates.k": 1,
     "pretrain.epochs": 1,
     "classifier.epochs": 1,
     "probe.epochs": 1,
+    "transfer.pictures": (100, 100, 100),
+    "logistic.n_c": 2,
+    "logistic.iterations": 5,
+    "few_labels.draws": 1,
 }
 
 

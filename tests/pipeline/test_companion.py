@@ -23,7 +23,7 @@ from clsp_utils.runtime import resolve_precision
 def samples_of(c, mix_weight):
     cfg, eta = c.cfg.study, c.cfg.candidates.eta
     how = {"k": 1, "steps": cfg.steps, "eta": eta, "n": len(c.study_images)}
-    return c.get(StudySamples, mix_weight=mix_weight, **how)
+    return c.get(StudySamples, mix_weight=mix_weight, mix_below=1000, **how)
 
 
 def test_a_second_companion_finds_everything_in_the_store(home, monkeypatch):
@@ -67,9 +67,14 @@ def test_a_second_companion_finds_everything_in_the_store(home, monkeypatch):
 
 def test_samples_of_the_study_are_candidates_of_its_first_images(home):
     c = Companion("smoke", 0, QUICK)
-    found = c.get(StudySamples, mix_weight=0.5, k=2, steps=4, eta=0.5, n=5)
     images = c.study_images.images[:5]
-    assert np.array_equal(found, interpolate(c.unet, images, 0.5, 2, 4, 0.5, 0, "fp32"))
+    how = {"mix_weight": 0.5, "k": 2, "steps": 4, "eta": 0.5, "n": 5}
+    found = {below: c.get(StudySamples, mix_below=below, **how) for below in (1000, 600)}
+    for below, samples in found.items():
+        assert np.array_equal(
+            samples, interpolate(c.unet, images, 0.5, below, 2, 4, 0.5, 0, "fp32")
+        )
+    assert not np.array_equal(*found.values())
 
 
 def test_an_array_of_a_notebook_is_made_once_for_its_settings(home):
@@ -163,3 +168,11 @@ def test_study_is_the_same_part_of_the_test_split_each_time(home):
     assert np.array_equal(a.study_images.images, b.study_images.images)
     rows = {image.tobytes() for image in a.data.test.images}
     assert all(image.tobytes() in rows for image in a.study_images.images)
+
+
+def test_every_class_has_its_share_of_the_study_and_the_first_images_are_of_all(home):
+    c = Companion("smoke", 0, FP32)
+    for n in (10, len(c.study_images)):
+        counts = np.bincount(c.data.study_images(n).labels, minlength=10)
+        assert counts.sum() == n and counts.max() - counts.min() <= 1
+    assert np.array_equal(c.data.study_images(10).images, c.study_images.images[:10])

@@ -36,6 +36,9 @@ REFUSED = [
     ({"candidates.mix_weight": -0.1}, "mix_weight=-0.1"),
     ({"candidates.mix_weight": float("nan")}, "nan"),
     ({"candidates.mix_weight": 1e999}, "inf"),
+    ({"candidates.mix_below": 0}, "mix_below=0"),
+    ({"candidates.mix_below": 1001}, "mix_below=1001"),
+    ({"candidates.mix_below": 2.5}, "mix_below=2.5"),
     ({"simclr.lr": float("inf")}, "inf"),
     ({"simclr.lr": 0}, "lr=0"),
     ({"simclr.temperature": -0.2}, "temperature=-0.2"),
@@ -62,6 +65,9 @@ REFUSED = [
     ({"candidates.steps": 7}, "steps=7"),
     ({"study.steps": 300}, "steps=300"),
     ({"study.seeds": 1}, "seeds=1"),
+    ({"study.models": 0}, "models=0"),
+    ({"study.models": 4}, "models=4 must be at most seeds=3"),
+    ({"study.models": 3, "study.seeds": 2}, "models=3 must be at most seeds=2"),
     ({"study.mix_weights": (0.1, 1.5)}, "1.5"),
     ({"study.mix_weights": ()}, "()"),
     ({"study.methods": ("MoCoV2", "CLSP-MoCoV2")}, "must hold 'SimCLR' and 'CLSP-SimCLR'"),
@@ -80,10 +86,9 @@ REFUSED = [
     ({"diffusion.unet.channels": 32}, "32"),
     ({"diffusion.unet.groups": 0}, "groups=0"),
     ({"diffusion.flip": 2}, "flip=2"),
-    (
-        {"diffusion.second_noise": 0.97},
-        "second_noise=0.97",
-    ),  # with silent_middle more than the batch
+    ({"diffusion.recoloured_pairs": 1.5}, "recoloured_pairs=1.5"),
+    ({"diffusion.recoloured_pairs": -0.1}, "recoloured_pairs=-0.1"),
+    ({"diffusion.second_noise": 0.4}, "diffusion.second_noise=0.4"),  # a name of earlier versions
     ({"diffusion.warmup": 1e-3}, "0.001"),
     ({"data.size": 17}, "size=17"),
     ({"data.size": 4}, "size=4"),
@@ -101,6 +106,15 @@ REFUSED = [
     ({"data.name": "folder", "data.path": "/x", "data.wnids": "/list"}, "wnids='/list'"),
     ({"data.name": "cifar10", "data.path": 3}, "path=3"),
     ({"data.evaluate_on": "train"}, "train"),
+    ({"study.transfer": ("letters", "mnist")}, "mnist"),
+    ({"study.transfer": ()}, "()"),
+    ({"transfer.pictures": (99, 100, 100)}, "99"),
+    ({"transfer.pictures": (100, 100)}, "pictures"),
+    ({"logistic.c_range": (1.0, 0.1)}, "c_range=(1.0, 0.1)"),
+    ({"logistic.c_range": (0, 0.1)}, "=0"),
+    ({"logistic.n_c": 0}, "n_c=0"),
+    ({"few_labels.shares": (0.1, 1.5)}, "1.5"),
+    ({"few_labels.draws": 0}, "draws=0"),
     ({"data.normalisation": "published"}, "normalisation='published'"),  # none of the digits
     ({"diffusion.schedule": "linear"}, "schedule='linear'"),
     ({"precision": "fp16"}, "fp16"),
@@ -145,6 +159,10 @@ def test_what_a_stage_is_given_is_checked_too(given, shown):
     ({"candidates.k": 4}, "candidates.k", 4),
     ({"candidates.mix_weight": 0}, "candidates.mix_weight", 0.0),
     ({"candidates.mix_weight": 1}, "candidates.mix_weight", 1.0),
+    ({"candidates.mix_below": 1}, "candidates.mix_below", 1),
+    ({"candidates.mix_below": 1000}, "candidates.mix_below", 1000),
+    ({"diffusion.recoloured_pairs": 1}, "diffusion.recoloured_pairs", 1.0),
+    ({"study.seeds": 4, "study.models": 4}, "study.models", 4),
     ({"diffusion.lr": 1e-3}, "diffusion.lr", 0.001),
     ("{'diffusion.lr': 1e-3}", "diffusion.lr", 0.001),
     ({"diffusion.flip": True}, "diffusion.flip", True),
@@ -163,6 +181,10 @@ def test_what_a_stage_is_given_is_checked_too(given, shown):
     ({"class-candidates.guidance": 2}, "class_candidates.guidance", 2.0),
     ({"precision": "fp32"}, "precision", "fp32"),
     ({"study.tsne": 50}, "study.tsne", 50),
+    ({"study.transfer": ["pets"]}, "study.transfer", ("pets",)),
+    ({"transfer.pictures": (100, 100, 500)}, "transfer.pictures", (100, 100, 500)),
+    ({"logistic.c_range": (0.1, 0.1)}, "logistic.c_range", (0.1, 0.1)),
+    ({"few_labels.shares": (0, 1)}, "few_labels.shares", (0.0, 1.0)),
 ])  # fmt: skip
 def test_good_override_sets_its_field(overrides, field, value):
     found = Profile("laptop", overrides)
@@ -182,10 +204,12 @@ def test_override_changes_nothing_else():
     changed = Profile("smoke", {"candidates.k": 7})
     assert changed.tree == merge(smoke.tree, {"candidates": {"k": 7}})
     bank = dataclasses.replace(smoke.candidates, k=7)
-    probe = dataclasses.replace(
-        smoke.probe, encoder=dataclasses.replace(smoke.probe.encoder, bank=bank)
-    )
-    assert changed.sections == smoke.sections | {"candidates": bank, "probe": probe}
+    encoder = dataclasses.replace(smoke.probe.encoder, bank=bank)
+    of_encoder = {
+        name: dataclasses.replace(smoke.sections[name], encoder=encoder)
+        for name in ("probe", "logistic", "few_labels")
+    }
+    assert changed.sections == smoke.sections | {"candidates": bank} | of_encoder
     again = Profile("smoke")
     assert again.tree == smoke.tree and again.sections == smoke.sections
     assert smoke.tree != laptop.tree and smoke.sections != laptop.sections
@@ -264,8 +288,14 @@ def test_sections_are_what_stages_and_methods_declare():
     profile = Profile("laptop")
     of_stages = {
         "data", "diffusion", "class_diffusion", "candidates", "class_candidates", "probe",
+        "samples",
+        "transfer", "logistic", "few_labels",
+        "clusters", "representation_diffusion", "rcg_candidates", "cluster_diffusion",
+        "cluster_candidates",
     }  # fmt: skip
-    of_methods = {"simclr", "nnclr", "all4one", "moco", "classifier"}
+    of_methods = {
+        "simclr", "nnclr", "all4one", "moco", "multi_view", "cacr", "swav", "mcl", "classifier",
+    }  # fmt: skip
     assert (
         profile.sections.keys()
         == profile.tree.keys()
@@ -303,6 +333,17 @@ def test_a_stage_takes_what_it_is_given_in_the_place_of_its_own():
     )
 
 
+def test_the_same_profile_of_another_seed():
+    given = {"candidates.k": 3, "pretrain.epochs": 4}
+    one, other = Profile("smoke", given, seed=2), Profile("smoke", given, seed=5)
+    found = one.of_seed(5)
+    assert (found.name, found.seed) == ("smoke", 5) and found.tree == other.tree == one.tree
+    assert found.sections == other.sections != one.sections
+    assert one.seed == 2 and one.of_seed(2).sections == one.sections
+    at = Profile("paper", repr(given), "/x").of_seed(1)
+    assert at.data.path == "/x" and at.candidates.k == 3 and at.candidates.seed == 1
+
+
 def test_large_profiles_have_the_reported_settings():
     paper = Profile("paper")
     assert paper.diffusion.unet.channels == (
@@ -335,11 +376,7 @@ def test_large_profiles_have_the_reported_settings():
         paper.simclr.temperature,
     ) == (4096, 256, 0.2)
     # What the laptop needs and the paper does not have.
-    assert (
-        paper.diffusion.second_noise
-        == paper.diffusion.silent_middle
-        == paper.diffusion.snr_gamma
-        == 0
-    )
+    assert paper.diffusion.recoloured_pairs == paper.diffusion.snr_gamma == 0
+    assert paper.candidates.mix_below == 1000
     assert paper.simclr.third_view.ramp == paper.moco.third_view.ramp == 0
     assert Profile("gpu").diffusion.source == "google/ddpm-cifar10-32"

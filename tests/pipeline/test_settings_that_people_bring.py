@@ -56,9 +56,14 @@ TINY = {
     "study.tsne": 40,
     "study.seeds": 2,
     "study.methods": ("SimCLR", "CLSP-SimCLR"),
+    "study.view_methods": ("CACR",),
     "study.sweep_weights": (0.4,),
     "study.n_pairs": 32,
     "study.k_shown": 2,
+    "transfer.pictures": (100, 100, 100),
+    "logistic.n_c": 2,
+    "logistic.iterations": 5,
+    "few_labels.draws": 1,
 }
 # What takes long where it is large is drawn from its small values.
 DEAR = {
@@ -78,8 +83,14 @@ DEAR = {
     "channels": 48,
     "hidden": 300,
     "projection": 300,
+    "pictures": 200,
+    "n_c": 3,
+    "stages": 3,
+    "prototypes": 300,
 }
-FIXED = {"name", "path", "wnids", "source", "precision"}  # others test these
+FIXED = {  # others test these
+    "name", "path", "wnids", "source", "precision", "transfer", "view_methods",
+}  # fmt: skip
 NUMBERS = (1, 2, 3, 5, 7, 8, 12, 16, 20, 33, 64, 100, 200, 201, 999, 1000, 4096, 10**6)
 SHARES = (0.0, 1e-9, 0.01, 0.3, 0.5, 0.999, 1.0)
 FLOATS = (*SHARES, 2.0, 7.5, 100.0, 1e4, 1e30)

@@ -10,7 +10,15 @@ from least_work import put_images
 from clsp_utils import diffusion
 from clsp_utils.config import METHODS, ConfigError, ThirdView, change
 from clsp_utils.data import Images
-from clsp_utils.pipeline import Pretrained, Profile, Scores, Stage, StudySamples
+from clsp_utils.pipeline import (
+    Pretrained,
+    Profile,
+    Scores,
+    Snapshot,
+    Stage,
+    StudySamples,
+    transfer,
+)
 from clsp_utils.pipeline.stage import content_of
 
 # Data without a path cannot be given one, and so on: each field has another value in one of these.
@@ -27,7 +35,10 @@ WITHOUT_ANOTHER_VALUE = {
     "published": {"data.wnids"},
     "ImageNet-100": {"data.name", "data.normalisation"},
 }
-GIVEN = {StudySamples: {"mix_weight": 0.5, "k": 1, "steps": 4, "eta": None, "n": 8}}
+GIVEN = {
+    Snapshot: {"share": 0.25},
+    StudySamples: {"mix_weight": 0.5, "mix_below": 600, "k": 1, "steps": 4, "eta": None, "n": 8},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +46,7 @@ def _nothing_is_read(monkeypatch):
     images = np.zeros((8, 16, 16, 3), np.uint8)
     few = Images(images, np.arange(8) % 2, np.arange(8), ("cat", "dog"))
     put_images(monkeypatch, few, few)
+    monkeypatch.setattr(transfer, "_load", lambda images: (few, few, few))
     monkeypatch.setattr(diffusion, "weights_digest", lambda source: "digest")
 
 
@@ -86,7 +98,7 @@ def others(value):
         yield from ((*value, *value[-1:]), value[:-1], (16,))
         yield from ((other, *value[1:]) for first in value[:1] for other in others(first))
     else:
-        yield from (0.5, 1, ThirdView())
+        yield from (0.5, 1, "fixed_large", ThirdView())
 
 
 def with_input(stage, old, new):
@@ -144,7 +156,7 @@ def test_all_fields_that_are_local_are_known():
     }  # fmt: skip
     assert found == {
         ("data", "path"), ("data", "wnids"), ("diffusion", "source"),
-        ("pretrain", "settings.watch_every"),
+        ("pretrain", "settings.watch_every"), ("transfer", "path"),
     }  # fmt: skip
 
 

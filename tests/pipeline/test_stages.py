@@ -17,15 +17,21 @@ from clsp_utils.diffusion import build_unet
 from clsp_utils.pipeline import (
     ClassBank,
     ClassDiffusion,
+    ClusterBank,
+    ClusterDiffusion,
+    Clusters,
     Companion,
     Dataset,
     DiffusionModel,
     InterpolatedBank,
     Pretrained,
     Profile,
+    RcgBank,
+    Representation,
+    RepresentationDiffusion,
     Scores,
 )
-from clsp_utils.positives import class_samples, interpolate
+from clsp_utils.positives import conditional_samples, interpolate
 from clsp_utils.runtime import resolve_precision, seed_for
 
 
@@ -35,7 +41,9 @@ def keys(profile="smoke", seed=0, overrides=None, data=""):
     encoders = {m: c.stage(Pretrained, method=m).request.key for m in METHODS}
     kinds = {
         "unet": DiffusionModel, "bank": InterpolatedBank, "data": Dataset,
-        "class unet": ClassDiffusion, "class bank": ClassBank,
+        "class unet": ClassDiffusion, "class bank": ClassBank, "r": Representation,
+        "r unet": RepresentationDiffusion, "r bank": RcgBank, "clusters": Clusters,
+        "cluster unet": ClusterDiffusion, "cluster bank": ClusterBank,
     }  # fmt: skip
     return {name: c.stage(kind).request.key for name, kind in kinds.items()} | encoders
 
@@ -44,10 +52,22 @@ def changed(a, b):
     return {name for name in a if a[name] != b[name]}
 
 
-CLSP = {"CLSP-SimCLR", "CLSP-MoCoV2"}
-THIRD = {"third view", "CLSP-SimCLR", "class positives"}  # of those with SimCLR's settings
+FULL = {"pairwise NT-Xent", "MV-InfoNCE", "MV-DHEL", "CACR"}  # to which all views are full ones
+SWAV = {"SwAV", "CLSP-SwAV"}
+CLSP = {  # see interpolations
+    "CLSP-SimCLR", "CLSP-SimCLR in turn", "CLSP-MoCoV2", "CLSP-SwAV", "inflation", *FULL,
+}  # fmt: skip
+# Of those with SimCLR's settings.
+THIRD = {
+    "third view", "recoloured third view", "CLSP-SimCLR", "CLSP-SimCLR in turn", "RCG",
+    "RCG-cluster", "class positives",
+}  # fmt: skip
 THIRD_MOCO = {"third view MoCoV2", "CLSP-MoCoV2", "class positives MoCoV2"}
 BY_CLASS = {"class bank", "class positives", "class positives MoCoV2"}
+BY_R = {"r unet", "r bank", "RCG"}
+BY_CLUSTER = {"cluster unet", "cluster bank", "RCG-cluster"}
+OF_SIMCLR = {"r", "clusters", *BY_R, *BY_CLUSTER}
+TRAINED = {"unet", "class unet", "bank", *CLSP, *BY_CLASS, *BY_R, *BY_CLUSTER}  # diffusion models
 
 
 def test_same_settings_have_the_same_keys_and_all_kinds_differ(home):
@@ -73,27 +93,42 @@ SMOKE = Profile("smoke")
         ({"all4one.key_momentum": 0.5}, {"All4One"}),
         ({"all4one.queue": SMOKE.all4one.queue + 1}, {"All4One"}),
         ({"nnclr.queue": SMOKE.nnclr.queue + 1}, {"NNCLR"}),
-        ({"simclr.lr": SMOKE.simclr.lr + 1}, {"SimCLR", "SupCon", *THIRD}),
-        ({"pretrain.lr": SMOKE.simclr.lr + 1}, set(METHODS) - {"supervised"}),
-        ({"pretrain.queue": 130}, {"NNCLR", "All4One", "MoCoV2", *THIRD_MOCO}),
+        (
+            {"simclr.lr": SMOKE.simclr.lr + 1},
+            {"SimCLR", "SupCon", "MCL", "inflation", *THIRD, *OF_SIMCLR},
+        ),
+        ({"pretrain.lr": SMOKE.simclr.lr + 1}, {*METHODS, *OF_SIMCLR} - {"supervised"}),
+        ({"pretrain.queue": 130}, {"NNCLR", "All4One", "MoCoV2", *THIRD_MOCO, *SWAV}),
+        ({"multi_view.temperature": 0.7}, FULL - {"CACR"}),
+        ({"cacr.t_plus": 3.0}, {"CACR"}),
+        ({"swav.prototypes": 20}, SWAV),
+        ({"mcl.clusters": 7}, {"MCL"}),
         ({"classifier.lr": SMOKE.classifier.lr + 1}, {"supervised"}),
         ({"candidates.k": SMOKE.candidates.k + 1}, {"bank", *CLSP}),
+        ({"candidates.mix_below": SMOKE.candidates.mix_below - 1}, {"bank", *CLSP}),
         ({"class_candidates.k": SMOKE.class_candidates.k + 1}, BY_CLASS),
         ({"class_candidates.guidance": SMOKE.class_candidates.guidance + 1}, BY_CLASS),
-        (
-            {"diffusion.steps": SMOKE.diffusion.steps + 1},
-            {"unet", "class unet", "bank", *BY_CLASS, *CLSP},
-        ),
+        ({"rcg_candidates.k": SMOKE.rcg_candidates.k + 1}, {"r bank", "RCG"}),
+        ({"rcg_candidates.guidance": 0.5}, {"r bank", "RCG"}),
+        ({"cluster_candidates.k": 3}, {"cluster bank", "RCG-cluster"}),
+        ({"clusters.n_clusters": 7}, {"clusters", *BY_CLUSTER}),
+        ({"diffusion.steps": SMOKE.diffusion.steps + 1}, TRAINED),
+        ({"diffusion.recoloured_pairs": 1 - SMOKE.diffusion.recoloured_pairs}, TRAINED),
+        ({"representation_diffusion.steps": 7}, BY_R),
+        ({"representation_diffusion.from_unconditional": False}, BY_R),
+        ({"class_diffusion.from_unconditional": True}, {"class unet", *BY_CLASS}),
+        ({"cluster_diffusion.unet.dropout": 0.1}, BY_CLUSTER),
         ({"class_diffusion.steps": SMOKE.diffusion.steps + 1}, {"class unet", *BY_CLASS}),
         ({"class_diffusion.unet.dropout": 0.1}, {"class unet", *BY_CLASS}),
         (
             {"data.limit": SMOKE.data.limit + 1},
-            {"unet", "class unet", "bank", "class bank", "data", *METHODS},
+            {"data", *TRAINED, *OF_SIMCLR, "class bank", *METHODS},
         ),
         ({"probe.epochs": SMOKE.probe.epochs + 1}, set()),
         ({"pretrain.watch_every": 1}, set()),
         ({"simclr.watch_every": 1}, set()),
         ({"study.samples": SMOKE.study.samples + 1}, set()),
+        ({"study.models": SMOKE.study.models + 1}, set()),
     ],
     ids=lambda value: " ".join(sorted(value)),  # a set has no order of its own
 )
@@ -109,7 +144,7 @@ def test_what_a_classifier_does_not_read_is_no_setting_of_it():
 @pytest.mark.parametrize("method", METHODS)
 def test_only_methods_with_a_third_view_have_settings_of_it(method):
     settings = SMOKE.stage(Pretrained, method=method).settings
-    has_three = len(METHODS[method].views) > 2
+    has_three = len(METHODS[method].views) > 2 and hasattr(settings, "third_view")
     assert (getattr(settings, "third_view", None) is not None) == has_three
     assert type(settings) is METHODS[method].settings
 
@@ -135,8 +170,12 @@ def test_a_change_for_one_call_is_as_good_as_an_override(home):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_bank_is_an_input_of_the_methods_that_show_its_candidates(method):
     bank = SMOKE.stage(Pretrained, method=method).bank
-    kinds = {"synthetic": InterpolatedBank, "class": ClassBank}
-    expected = [kinds[view] for view in METHODS[method].views if view in kinds]
+    kinds = {
+        "synthetic": InterpolatedBank, "class": ClassBank, "representation": RcgBank,
+        "cluster": ClusterBank,
+    }  # fmt: skip
+    shown = (*METHODS[method].views, METHODS[method].more_anchors)
+    expected = [kinds[view] for view in shown if view in kinds]
     assert [type(bank)] == expected if expected else bank is None
 
 
@@ -191,9 +230,10 @@ def test_foreign_weights_count_by_their_content(home, tmp_path):
     weights(tmp_path / "one", 0), weights(tmp_path / "moved", 0)
     first = found(tmp_path / "one")
     assert first == found(tmp_path / "moved")
-    assert changed(first, keys()) == {"unet", "bank", *CLSP}
+    # At smoke RCG's model goes on from the unconditional one.
+    assert changed(first, keys()) == {"unet", "bank", *CLSP, *BY_R}
     weights(tmp_path / "one", 1)  # replaced under the same path
-    assert changed(first, found(tmp_path / "one")) == {"unet", "bank", *CLSP}
+    assert changed(first, found(tmp_path / "one")) == {"unet", "bank", *CLSP, *BY_R}
 
 
 def test_files_are_read_once_per_companion_and_anew_by_the_next(home, tmp_path, monkeypatch):
@@ -237,7 +277,8 @@ def test_the_key_holds_the_precision_that_was_asked_for_and_the_manifest_what_it
 
 def test_banks_hold_the_candidates_of_their_anchors_batch_by_batch(home):
     batch = {"candidates.batch": 100, "class_candidates.batch": 100}
-    c = Companion("smoke", 0, QUICK | batch | {"candidates.k": 2})
+    own = {"candidates.k": 2, "candidates.steps": 2, "candidates.mix_below": 500}
+    c = Companion("smoke", 0, QUICK | batch | own)
     images, labels = c.data.train.images, c.data.train.labels
     of_anchors, of_classes = c.get(InterpolatedBank), c.get(ClassBank)
     how, by_class = c.cfg.candidates, c.cfg.class_candidates
@@ -247,10 +288,10 @@ def test_banks_hold_the_candidates_of_their_anchors_batch_by_batch(home):
     for i in range(3):
         rows, seed = slice(100 * i, 100 * (i + 1)), seed_for(0, "bank", i)
         expected = interpolate(
-            c.unet, images[rows], how.mix_weight, 2, how.steps, how.eta, seed, "fp32"
+            c.unet, images[rows], how.mix_weight, 500, 2, how.steps, how.eta, seed, "fp32"
         )
         assert np.array_equal(of_anchors[rows], expected)
-        expected = class_samples(
+        expected = conditional_samples(
             conditional, labels[rows], 1, by_class.steps, by_class.eta, by_class.guidance, seed,
             "fp32",
         )  # fmt: skip
@@ -309,7 +350,7 @@ def test_unlabelled_images_train_but_are_not_judged(home, monkeypatch):
     put_images(monkeypatch, some, test)
     seen = {}
 
-    def pretrain(method, cfg, images, *rest):
+    def pretrain(method, cfg, images, *rest, **more):
         seen[method] = len(images)
         raise KeyboardInterrupt
 
@@ -367,14 +408,16 @@ def test_images_without_labels_train_and_are_not_watched(home, monkeypatch):
     c = unlabelled(Companion("smoke", 0, QUICK | {"simclr.watch_every": 1}), monkeypatch)
     log = c.artifact(Pretrained, method="SimCLR") / "log.csv"
     [header, row] = log.read_text().split()
-    assert header == "epoch,loss,lr,knn" and row.startswith("1,") and row.endswith(",")
+    assert header == "epoch,loss,lr,spread,knn,rank_me,alignment,uniformity"
+    one = dict(zip(header.split(","), row.split(",")))
+    assert one["epoch"] == "1" and one["knn"] == "" and float(one["rank_me"]) > 1
 
 
 def test_labels_are_watched_in_the_log(home):
     c = Companion("smoke", 0, QUICK | {"simclr.watch_every": 1})
     log = c.artifact(Pretrained, method="SimCLR") / "log.csv"
-    *_, score = log.read_text().split()[1].split(",")
-    assert 0 <= float(score) <= 1
+    header, row = (line.split(",") for line in log.read_text().split())
+    assert 0 <= float(dict(zip(header, row))["knn"]) <= 1
 
 
 def test_more_neighbours_than_anchors_are_refused():

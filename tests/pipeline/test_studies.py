@@ -1,15 +1,20 @@
 """Tables over methods and settings, and the one that puts our results beside the paper's."""
 
+from types import SimpleNamespace
+
 import pytest
 from least_work import QUICK
 
 from clsp_utils.book.run_notebooks import assign, find_notebooks, parse_parameters
 from clsp_utils.config import ConfigError, home
 from clsp_utils.pipeline import (
+    ClassBank,
     Companion,
+    DiffusionModel,
     InterpolatedBank,
     Pretrained,
     Profile,
+    Scores,
     beside_the_paper,
     comparison,
     sweep,
@@ -42,11 +47,11 @@ def test_comparison_and_sweep_have_a_row_per_run(project):
 def test_a_row_is_that_of_its_encoder(project):
     c = Companion("smoke", 0, QUICK)
     table = comparison(c, ["SimCLR"], epochs=2)
-    assert table.columns.tolist() == ["method", "seed", "linear", "knn", "k", "seconds"]
+    assert table.columns.tolist() == ["method", "seed", "model", "linear", "knn", "k", "seconds"]
     found = {path.name for path in (project / "artifacts" / "pretrain").glob("[0-9a-f]*")}
     longer = Companion("smoke", 0, QUICK | {"simclr.epochs": 2})
     asked = [longer.stage(Pretrained, method="SimCLR", seed=seed) for seed in (0, 1)]
-    assert found == {one.request.key for one in asked}
+    assert found == {one.request.key for one in asked} and set(table["model"]) == {0}
     seconds = [longer.pipeline.artifact(one).manifest["seconds"] for one in asked]
     assert table["seconds"].tolist() == seconds
 
@@ -71,6 +76,82 @@ def test_a_sweep_changes_what_it_says(project, field, values):
 def test_a_sweep_over_anything_else_is_refused(project):
     with pytest.raises(ConfigError, match="field='lr': use one of mix_weight, k, weight"):
         sweep(Companion("smoke", 0, QUICK), "lr", (0.1,))
+
+
+# Several diffusion models -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(project, monkeypatch):
+    """`asked(seed, seeds=3)`: a companion that makes nothing, and the runs that it is asked for."""
+
+    def companion(seed, **study):
+        overrides = QUICK | {f"study.{name}": value for name, value in study.items()}
+        c, runs = Companion("smoke", seed, overrides), []
+
+        def get_all(stages, what):
+            runs.extend(stages)
+            return [{"linear": 0.5, "knn": 0.5, "k": 5}] * len(stages)
+
+        monkeypatch.setattr(c, "get_all", get_all)
+        monkeypatch.setattr(
+            c.pipeline, "artifact", lambda stage: SimpleNamespace(manifest={"seconds": 1.0})
+        )
+        return c, runs
+
+    return companion
+
+
+@pytest.mark.parametrize(
+    ("seed", "models", "expected"),
+    [(0, 1, [0, 0, 0]), (0, 2, [0, 1, 0]), (5, 2, [5, 6, 5]), (5, 3, [5, 6, 7])],
+)
+def test_seeds_take_the_banks_of_the_diffusion_models_in_turn(asked, seed, models, expected):
+    c, runs = asked(seed, seeds=3, models=models)
+    methods = ["SimCLR", "CLSP-SimCLR", "CLSP-MoCoV2", "class positives"]
+    table = comparison(c, methods, epochs=3)
+    seeds = range(seed, seed + 3)
+    assert table["method"].tolist() == methods * 3
+    assert table["seed"].tolist() == [one for one in seeds for _ in methods]
+    assert table["model"].tolist() == [model for model in expected for _ in methods]
+    kinds = {"CLSP-SimCLR": InterpolatedBank, "CLSP-MoCoV2": InterpolatedBank}
+    kinds |= {"class positives": ClassBank}
+    for run, (_, row) in zip(runs, table.iterrows(), strict=True):
+        encoder = run.encoder
+        assert encoder.method == row["method"] and encoder.settings.epochs == 3
+        assert run.seed == encoder.seed == row["seed"]
+        if kind := kinds.get(row["method"]):
+            # All of the bank is that of the other seed, as if it had been asked for there.
+            assert encoder.bank == c.cfg.of_seed(row["model"]).stage(kind)
+            assert type(encoder.bank) is kind
+            assert encoder.bank.seed == encoder.bank.unet.seed == row["model"]
+        else:
+            assert encoder.bank is None
+
+
+def test_the_number_of_models_changes_no_run_that_sees_no_other_model(asked):
+    keys = {}
+    for models in (1, 2):
+        c, runs = asked(0, seeds=2, models=models)
+        comparison(c, ["SimCLR", "CLSP-SimCLR"])
+        keys[models] = {(run.encoder.method, run.seed): run.request.key for run in runs}
+        assert runs[0] == c.stage(Scores, method="SimCLR", seed=0)
+    changed = {run for run, key in keys[1].items() if keys[2][run] != key}
+    assert keys[1].keys() == keys[2].keys() and changed == {("CLSP-SimCLR", 1)}
+
+
+def test_a_comparison_over_two_models_trains_them(project):
+    c = Companion("smoke", 0, QUICK | {"study.models": 2})
+    table = comparison(c, ["CLSP-SimCLR"])
+    assert table["model"].tolist() == table["seed"].tolist() == [0, 1]
+    found = {path.name for path in (project / "artifacts" / "diffusion").glob("[0-9a-f]*")}
+    models = [Companion("smoke", seed, QUICK).stage(DiffusionModel) for seed in (0, 1)]
+    assert found == {model.request.key for model in models}
+
+
+def test_more_models_than_seeds_are_refused(project):
+    with pytest.raises(ConfigError, match="models=3 must be at most seeds=2"):
+        Companion("smoke", 0, QUICK | {"study.models": 3})
 
 
 # Beside the paper ---------------------------------------------------------------------------------

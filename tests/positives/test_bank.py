@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from clsp_utils.positives.bank import draw_candidates, fill_bank, open_bank
+from clsp_utils.positives.bank import draw_candidates, fill_bank, inflate, open_bank
 from clsp_utils.runtime import ALONE, Share, seed_for
 
 ANCHORS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
@@ -197,6 +197,23 @@ def test_draw_candidates_picks_from_the_anchors_own_row(numbered):
     assert torch.equal(drawn[:, 0, 0, 0].long(), anchors)
     assert set(drawn[:, 0, 0, 1].tolist()) == {0, 1, 2, 3}
     assert not torch.equal(drawn, draw_candidates(numbered, anchors, g(2)))
+
+
+@pytest.mark.parametrize("turn", [0, 3])
+def test_in_turn_all_anchors_get_the_same_candidate_of_their_own(numbered, turn):
+    anchors = torch.randperm(50, generator=g(0))[:40]
+    drawn = draw_candidates(numbered, anchors, g(1), turn=turn)
+    assert torch.equal(drawn[:, 0, 0, 0].long(), anchors) and (drawn[:, 0, 0, 1] == turn).all()
+
+
+def test_inflation_puts_every_candidate_behind_the_anchors(numbered):
+    anchors, labels = np.full((50, 2, 2, 3), 255, np.uint8), np.arange(50) % 7
+    images, own = inflate(anchors, labels, numbered)
+    assert images.shape == (250, 2, 2, 3) and images.dtype == np.uint8 and len(own) == 250
+    assert (images[:50] == 255).all() and np.array_equal(own[:50], labels)
+    found = [tuple(image[0, 0, :2]) for image in images[50:]]
+    assert found == [(i, j) for i in range(50) for j in range(4)]
+    assert np.array_equal(own[50:], images[50:, 0, 0, 0] % 7)
 
 
 def test_shares_draw_what_the_whole_batch_draws(numbered):

@@ -21,8 +21,8 @@ def unet():
     return build_unet(UNetShape(channels=(8, 16), groups=4), 8).eval()
 
 
-def make(unet, mix_weight, k=3, anchors=ANCHORS, eta=None, seed=7):
-    return interpolate(unet, anchors, mix_weight, k, STEPS, eta, seed, "fp32")
+def make(unet, mix_weight, k=3, anchors=ANCHORS, eta=None, seed=7, mix_below=1000):
+    return interpolate(unet, anchors, mix_weight, mix_below, k, STEPS, eta, seed, "fp32")
 
 
 @pytest.fixture
@@ -74,6 +74,71 @@ def test_the_decoder_gets_the_mixed_middle_and_the_skips_of_the_noise_branch(une
         torch.testing.assert_close(h, w * noise.h + (1 - w) * h_anchor)
         assert len(skips) == len(noise.skips) and all(map(torch.equal, skips, noise.skips))
         assert torch.equal(temb, noise.temb)
+
+
+TIMES = {"DPM-Solver++": [999, 603, 73, 0], "DDIM": [999, 749, 499, 249]}
+
+
+@pytest.mark.parametrize("mix_below", [1, 74, 500, 999, 1000])
+@pytest.mark.parametrize("sampler, eta", [("DPM-Solver++", None), ("DDIM", 0.5)])
+def test_the_anchor_takes_part_at_the_time_steps_below_a_bound(
+    unet, calls, sampler, eta, mix_below
+):
+    make(unet, 0.3, eta=eta, mix_below=mix_below)
+    times = [t for _, t, _ in calls["noise"]]
+    assert times == TIMES[sampler]
+    assert [t for _, t, _ in calls["anchor"]] == [t for t in times if t < mix_below]
+    anchors = {t: features.h.repeat_interleave(3, 0) for _, t, features in calls["anchor"]}
+    for (_, t, noise), (h, *_) in zip(calls["noise"], calls["decode"], strict=True):
+        if t < mix_below:
+            torch.testing.assert_close(h, 0.3 * noise.h + 0.7 * anchors[t])
+        else:
+            assert torch.equal(h, noise.h)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+@pytest.mark.parametrize("w", [0.0, 0.3])
+def test_a_bound_below_all_time_steps_is_plain_sampling_bit_for_bit(unet, w, eta):
+    plain = make(unet, 1.0, eta=eta)
+    assert np.array_equal(make(unet, w, eta=eta, mix_below=1), plain)
+    assert np.array_equal(make(unet, w, eta=eta, mix_below=249), plain)
+    assert not np.array_equal(make(unet, w, eta=eta, mix_below=250), plain)
+
+
+@torch.no_grad()
+def slowly(unet, mix_weight, mix_below, k, eta, seed):
+    """Candidates by DDIM written from its equations (arXiv 2010.02502), an anchor at a time."""
+    g, of_anchors = generator(seed, "noise branch"), generator(seed, "anchor noise")
+    anchors = torch.from_numpy(ANCHORS).permute(0, 3, 1, 2) / 127.5 - 1
+    x = torch.randn(len(anchors) * k, 3, 8, 8, generator=g)
+    for t in (999, 749, 499, 249):
+        a = ALPHA_BAR[t]
+        a_before = ALPHA_BAR[t - 250] if t >= 250 else torch.tensor(1.0)
+        h, skips, temb = halves.encode(unet, x, t)
+        if t < mix_below:
+            noised = torch.randn(anchors.shape, generator=of_anchors)
+            for i, anchor in enumerate(anchors):
+                own = halves.encode(unet, (a.sqrt() * anchor + (1 - a).sqrt() * noised[i])[None], t)
+                for j in range(i * k, (i + 1) * k):
+                    h[j] = mix_weight * h[j] + (1 - mix_weight) * own.h[0]
+        eps = halves.decode(unet, h, skips, temb)
+        x0 = ((x - (1 - a).sqrt() * eps) / a.sqrt()).clamp(-1, 1)
+        sigma = eta * ((1 - a_before) / (1 - a) * (1 - a / a_before)).sqrt()
+        x = a_before.sqrt() * x0 + (1 - a_before - sigma**2).sqrt() * eps
+        x = x + sigma * torch.randn(x.shape, generator=g)
+    x = ((x.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1)
+    return x.view(len(anchors), k, 8, 8, 3).numpy()
+
+
+@pytest.mark.parametrize("mix_below", [249, 250, 499, 500, 749, 1000])
+def test_candidates_against_a_slow_loop(unet, mix_below):
+    found = make(unet, 0.3, k=2, eta=0.5, mix_below=mix_below)
+    expected = slowly(unet, 0.3, mix_below, 2, 0.5, 7)
+    assert np.abs(found - expected).max() <= 1  # rounding
+    assert (found == expected).mean() > 0.99
+    # Enough shades that a step more or less with the anchor would show.
+    other = slowly(unet, 0.3, {249: 1000}.get(mix_below, 249), 2, 0.5, 7)
+    assert np.abs(found - other).max() > 3
 
 
 def test_candidates_of_an_anchor_share_its_encoding_and_differ(unet, calls):

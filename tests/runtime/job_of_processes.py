@@ -23,7 +23,9 @@ torch.set_num_threads(1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 3), dtype=np.uint8)
 LABELS = np.arange(48) % 4
 STATISTICS = ChannelStatistics((0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
-COMPARED = ("SimCLR", "CLSP-SimCLR", "SupCon", "NNCLR", "All4One", "CLSP-MoCoV2")
+COMPARED = (
+    "SimCLR", "recoloured third view", "CLSP-SimCLR", "SupCon", "NNCLR", "All4One", "CLSP-MoCoV2",
+)  # fmt: skip
 BANK = np.stack([255 - IMAGES, IMAGES // 2], 1)
 
 
@@ -56,7 +58,7 @@ def encoder(method: str, work: Path) -> dict:
 
 def unet(work: Path) -> dict:
     shape = UNetShape(channels=(8, 16), groups=4)
-    cfg = Diffusion(unet=shape, steps=6, batch=16, second_noise=0.5, silent_middle=0.25, warmup=1)
+    cfg = Diffusion(unet=shape, steps=6, batch=16, recoloured_pairs=0.5, warmup=1)
     net, losses = diffusion.train(cfg, IMAGES, 0, work, "fp32")
     return {"losses": torch.from_numpy(losses)} | net.state_dict()
 
@@ -71,7 +73,7 @@ def bank(folder: Path) -> np.ndarray:
     wait_for_all()
 
     def make(rows, seed):
-        return interpolate(net, IMAGES[rows], 0.1, 2, 2, 0.5, seed, "fp32")
+        return interpolate(net, IMAGES[rows], 0.1, 600, 2, 2, 0.5, seed, "fp32")
 
     fill_bank(folder, make, 5, 0, share)
     wait_for_all()

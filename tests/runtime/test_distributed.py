@@ -50,7 +50,17 @@ def assert_close(a, b):
 
 
 @pytest.mark.parametrize(
-    "what", ["SimCLR", "CLSP-SimCLR", "SupCon", "NNCLR", "All4One", "CLSP-MoCoV2", "unet"]
+    "what",
+    [
+        "SimCLR",
+        "recoloured third view",
+        "CLSP-SimCLR",
+        "SupCon",
+        "NNCLR",
+        "All4One",
+        "CLSP-MoCoV2",
+        "unet",
+    ],
 )
 def test_two_processes_train_what_one_trains(found, what):
     assert_close(found["two"][what], found["one"][what])

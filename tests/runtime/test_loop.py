@@ -50,11 +50,32 @@ def test_set_lr_sets_every_group():
     assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.3]
 
 
-@pytest.mark.parametrize("scores, last", [((), []), ((0.25, -1), ["knn", "0.2500", ""])])
-def test_the_log_has_a_row_per_epoch(tmp_path, scores, last):
+FURTHER = {
+    "nothing": ({}, [[], [], []]),
+    "a score now and then": (
+        {"knn": torch.tensor([0.25, math.nan])},
+        [["knn"], ["0.2500"], [""]],
+    ),
+    "two columns": (
+        {"spread": torch.tensor([0.987, 0.0]), "knn": torch.tensor([math.nan, -0.5])},
+        [["spread", "knn"], ["0.9870", ""], ["0.0000", "-0.5000"]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_the_log_has_a_row_per_epoch_and_leaves_empty_what_is_not_known(tmp_path, name):
+    further, last = FURTHER[name]
     losses = torch.tensor([1.0, 2, 3, 5, 7])
-    write_log(tmp_path / "log.csv", 4, 3, losses, lambda step: step / 10, scores)
+    write_log(tmp_path / "log.csv", 4, 3, losses, lambda step: step / 10, further)
     with open(tmp_path / "log.csv", newline="") as file:
         rows = list(csv.reader(file))
     expected = [["epoch", "loss", "lr"], ["1", "2.00000", "0.2"], ["2", "6.00000", "0.4"]]
-    assert rows == [row + last[i : i + 1] for i, row in enumerate(expected)]
+    assert rows == [row + more for row, more in zip(expected, last, strict=True)]
+
+
+def test_the_log_has_no_row_of_an_epoch_that_is_still_to_come(tmp_path):
+    spread = torch.tensor([0.5, math.nan, math.nan])
+    write_log(tmp_path / "log.csv", 1, 2, torch.ones(6), lambda step: 0.1, {"spread": spread})
+    rows = (tmp_path / "log.csv").read_text().split()
+    assert rows == ["epoch,loss,lr,spread", "1,1.00000,0.1,0.5000"]

@@ -29,18 +29,26 @@ class Batch(NamedTuple):
     step: int
     total: int
 
+    def risen(self, ramp: float) -> float:
+        """How far a weight has come, in (0, 1], that rises linearly over a share of the run."""
+        return min(1.0, (self.step + 1) / (1 + ramp * self.total))
+
 
 class Method(nn.Module):
     """Networks and loss; where there is a third view, it pulls the second one to itself.
 
     A method says how the first two views are compared (`contrast`), or gives a loss of its own over
     all views (`loss`).
+
+    Attributes:
+        logged: name -> number of the last step that the log shows beside the loss.
     """
 
     def __init__(self, cfg: config.Training, third_view: config.ThirdView | None = None):
         super().__init__()
         self.encoder = Encoder(cfg.backbone)
         self.third_view = third_view
+        self.logged: dict[str, float] = {}
 
     def contrast(self, batch: Batch) -> Tensor:
         """The loss of the first two views, or of the only one."""
@@ -56,8 +64,7 @@ class Method(nn.Module):
         if len(batch.z) > 2:
             if self.third_view is None:
                 raise ValueError("third_view=None: a method with a third view needs its weight.")
-            ramp = 1 + self.third_view.ramp * batch.total
-            weight = self.third_view.weight * min(1.0, (batch.step + 1) / ramp)
+            weight = self.third_view.weight * batch.risen(self.third_view.ramp)
             loss = loss + weight * clsp_term(batch.z[1], batch.z[2])
         return loss
 

@@ -27,3 +27,15 @@ class SupCon(SimCLR):
         """Each view must find all views of its class."""
         z, labels = torch.cat(batch.z[:2]), torch.cat([batch.labels, batch.labels])
         return sup_con(z, labels, self.temperature)
+
+
+class MCL(SimCLR):
+    """Two views, negatives of the own cluster alone ("Learning the Unlearned", 2024).
+
+    The batch's labels are the clusters of what earlier encoders have learned, which then tells no
+    negative apart: what is left to learn is something else.
+    """
+
+    def contrast(self, batch: Batch) -> Tensor:
+        """Each view must find its partner among the views of its cluster."""
+        return nt_xent(batch.z[0], batch.z[1], self.temperature, batch.labels)

@@ -1,0 +1,83 @@
+"""What the checks of exercises compare answers with, a module per notebook (`nb01`, ...).
+
+A check is a function of the answer and of what the notebook gives besides. It returns what is to be
+said of a right answer, and raises `Wrong` with one sentence for another. `CHECKS` of each module
+has them by the number of their exercise.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+class Wrong(Exception):
+    """An answer is not right; the message says, in one sentence, what the mistake may be."""
+
+
+def compare(
+    found: Any,
+    right: Any,
+    mistakes: Mapping[str, Any] | None = None,
+    otherwise: str = "",
+    within: float = 1e-4,
+) -> None:
+    """Compares numbers of any shape with the right ones, and with what usual mistakes give.
+
+    Args:
+        found: the student's.
+        mistakes: sentence -> what one finds by that mistake; the one that fits best is told.
+        otherwise: what to say if none fits; by default how far the answer is off.
+        within: largest difference that counts as none.
+
+    Raises:
+        Wrong: the answer is another.
+    """
+    answer, truth = _numbers(found), _numbers(right)
+    if _close(answer, truth, within):
+        return
+    found_by = {told: _numbers(value) for told, value in (mistakes or {}).items()}
+    near = {
+        told: np.abs(answer - value).max()
+        for told, value in found_by.items()
+        if _close(answer, value, within)
+    }
+    if near:
+        raise Wrong(min(near, key=near.__getitem__))
+    if answer.shape != truth.shape:
+        raise Wrong(f"the shape is {answer.shape}, and {truth.shape} is expected")
+    off = np.abs(answer - truth).max()
+    raise Wrong(otherwise or f"off by up to {off:.3g}, and no usual mistake explains it")
+
+
+def _numbers(x: Any) -> np.ndarray:
+    if hasattr(x, "detach"):  # a tensor
+        x = x.detach().cpu()
+    try:
+        return np.asarray(x, dtype=float)
+    except (TypeError, ValueError):
+        raise Wrong(f"numbers are expected, and this is {printed(x)}") from None
+
+
+def _close(a: np.ndarray, b: np.ndarray, within: float) -> bool:
+    return a.shape == b.shape and np.allclose(a, b, rtol=0, atol=within)
+
+
+def entries(answer: Any, *names: Any) -> list[Any]:
+    """What a dictionary holds under `names`; `Wrong` if it has other names."""
+    if not isinstance(answer, dict) or set(answer) != set(names):
+        raise Wrong(f"a dictionary with {', '.join(map(str, names))} is expected")
+    return [answer[name] for name in names]
+
+
+def printed(x: Any) -> str:
+    """A value on one line, short; numbers with three digits."""
+    if isinstance(x, (float, np.floating)):
+        return f"{x:.3g}"
+    return sentence(sorted(x) if isinstance(x, (set, frozenset)) else x)
+
+
+def sentence(x: Any, longest: int = 160) -> str:
+    """The first line of what is printed of x, cut where it is long."""
+    line = (str(x).splitlines() or [""])[0].rstrip(".")
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"

@@ -1,0 +1,136 @@
+"""Exercises: a check looks at what a student typed, and names the usual mistake.
+
+What each check compares with stands in `book.checks`, a module per notebook. Nothing here raises
+for a wrong answer, so that a notebook with empty exercises runs to its end.
+"""
+
+import importlib
+import inspect
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from scipy import stats
+
+from clsp_utils.book.checks import Wrong, printed, sentence
+
+_GUESSES: dict[str, Any] = {}
+
+
+class NotYet(Exception):
+    """An answer, or a part of it, is still the empty stub."""
+
+
+def check(name: str, answer: Any, **given: Any) -> None:
+    """Prints whether an answer is right, and else what its mistake may be.
+
+    Args:
+        name: of the exercise, such as "04.2".
+        answer: a value, a function, or a dictionary of them; None, and a function that returns
+            None, stand for an empty stub.
+        given: what else the check needs of the notebook (see `book.checks`).
+    """
+    compares = importlib.import_module(f"clsp_utils.book.checks.nb{name[:2]}").CHECKS[name]
+    try:
+        print(f"✓ {name}: {compares(_asked(answer), **given)}")
+    except NotYet:
+        _wait_for(name)
+    except Wrong as hint:
+        print(f"✗ {name}: {hint}")
+    except Exception as error:  # an answer of another kind than the check foresees
+        print(f"✗ {name}: this answer cannot be checked, {_told(error)}.")
+
+
+def predict(name: str, guess: Any) -> None:
+    """Keeps a guess until `predicted` shows it beside what is measured."""
+    try:
+        _GUESSES[name] = _asked(guess)
+        print(f"{name}: kept; it will stand beside what is measured.")
+    except NotYet:
+        _GUESSES.pop(name, None)
+        _wait_for(name)
+
+
+def predicted(name: str, measured: Any) -> None:
+    """Shows the guess that `predict` has kept beside what was measured.
+
+    Args:
+        measured: of the kind of the guess: a number, a set, a list in order (from which a rank
+            correlation follows), or a dictionary of words; or a function that measures it.
+    """
+    if name not in _GUESSES:
+        _wait_for(name)
+        return
+    try:
+        truth = measured() if callable(measured) else measured
+        print(f"✓ {name}: {_beside(_GUESSES[name], truth)}")
+    except Wrong as hint:
+        print(f"✗ {name}: {hint}")
+    except Exception as error:
+        print(f"✗ {name}: this guess cannot be compared, {_told(error)}.")
+
+
+def _wait_for(name: str) -> None:
+    print(f"not yet: {name} waits for your answer.")
+
+
+def _beside(guess: Any, truth: Any) -> str:
+    if isinstance(truth, dict):
+        if not isinstance(guess, dict) or guess.keys() != truth.keys():
+            raise Wrong(f"the guess needs an entry for each of {', '.join(map(str, truth))}")
+        alike = sum(guess[key] == truth[key] for key in truth)
+        lines = (f"  {key}: you said {guess[key]}, measured {truth[key]}" for key in truth)
+        return "\n".join([f"{alike} of {len(truth)} as you said", *lines])
+    line = f"you said {printed(guess)}, measured {printed(truth)}"
+    if isinstance(truth, list):
+        if sorted(guess) != sorted(truth):
+            raise Wrong(f"the guess must hold each of {sorted(truth)} once")
+        if len(truth) > 1:
+            places = [guess.index(one) for one in truth]
+            line += f"; rank correlation {stats.spearmanr(places, range(len(truth)))[0]:.2f}"
+    return line
+
+
+# The student's own code ---------------------------------------------------------------------------
+
+
+def _asked(answer: Any) -> Any:
+    """The answer, its functions such that they tell what happens in them.
+
+    Raises:
+        NotYet: it is empty.
+    """
+    if answer is None:
+        raise NotYet
+    if type(answer) is dict:
+        return {key: _asked(value) for key, value in answer.items()}
+    if type(answer) in (list, tuple):
+        if not answer:
+            raise NotYet
+        return type(answer)(map(_asked, answer))
+    return _watched(answer) if inspect.isfunction(answer) else answer
+
+
+def _watched(function: Callable) -> Callable:
+    """A student's function: an exception in it becomes a sentence, and None an empty stub."""
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            out = function(*arguments)
+        except (NotYet, Wrong):
+            raise
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            cell = inspect.unwrap(function).__code__.co_filename
+            own = [frame.lineno for frame in frames if frame.filename == cell]
+            where = f"line {own[-1]} of your cell" if own else "the call of your function"
+            raise Wrong(f"{where} stops with {_told(error)}") from None
+        return _asked(out)
+
+    return call
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {sentence(error)}" if str(error) else type(error).__name__
