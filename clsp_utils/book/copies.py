@@ -1,6 +1,7 @@
 """Copies of the notebooks for a class, for students and for those who teach, from one source.
 
-Tags of cells decide. A cell of an exercise has its number as a tag, such as "04.2", and what it is:
+Tags of cells decide. A cell of an exercise has its number as a tag, such as "04.2" (without one it
+stays as it is), and what it is:
 
     exercise, predict  the stub that a student fills in; it runs as it is
     hint               text, folded
@@ -35,7 +36,7 @@ def write_copies(notebooks: Sequence[Path], folder: Path) -> None:
 
 def student_copy(notebook: NotebookNode) -> NotebookNode:
     """The notebook without solutions; its checks cannot be changed in JupyterLab."""
-    notebook.cells = [cell for cell in notebook.cells if "solution" not in tags(cell)]
+    notebook.cells = [cell for cell in notebook.cells if not is_solution(cell)]
     for cell in notebook.cells:
         if "check" in tags(cell):
             cell.metadata |= {"editable": False, "deletable": False}
@@ -44,8 +45,8 @@ def student_copy(notebook: NotebookNode) -> NotebookNode:
 
 def instructor_copy(notebook: NotebookNode) -> NotebookNode:
     """The notebook with each solution in the place of its stub."""
-    solutions = {number(cell): cell for cell in notebook.cells if "solution" in tags(cell)}
-    notebook.cells = [cell for cell in notebook.cells if "solution" not in tags(cell)]
+    solutions = {number(cell): cell for cell in notebook.cells if is_solution(cell)}
+    notebook.cells = [cell for cell in notebook.cells if not is_solution(cell)]
     for cell in notebook.cells:
         if STUBS & tags(cell) and number(cell) in solutions:
             cell.source = solutions[number(cell)].source
@@ -55,6 +56,11 @@ def instructor_copy(notebook: NotebookNode) -> NotebookNode:
 def tags(cell: NotebookNode) -> set[str]:
     """The tags of a cell."""
     return set(cell.metadata.get("tags", []))
+
+
+def is_solution(cell: NotebookNode) -> bool:
+    """Whether a cell is the solution of an exercise with a number."""
+    return "solution" in tags(cell) and bool(number(cell))
 
 
 def number(cell: NotebookNode) -> str:

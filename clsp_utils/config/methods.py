@@ -289,6 +289,8 @@ class Study:
                 f"quality_methods={self.quality_methods} must see synthetic positives, which "
                 f"{other[0]!r} does not"
             )
+        if len(set(self.transfer)) < len(self.transfer):
+            raise ValueError(f"transfer={self.transfer} must hold each name once")
         if self.models > self.seeds:
             raise ValueError(
                 f"models={self.models} must be at most seeds={self.seeds}, which take their banks "

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         TRANSFER_COMMAND,
         measured,
         transfer_beside_the_paper,
+        transfer_sets,
         transferred,
     )
 
@@ -62,7 +63,7 @@ _COMPUTES = {
     "over_training": "studies", "sweep": "studies", "REFERENCES": "transfer_study",
     "TRANSFER_COMMAND": "transfer_study",
     "measured": "transfer_study", "transfer_beside_the_paper": "transfer_study",
-    "transferred": "transfer_study",
+    "transfer_sets": "transfer_study", "transferred": "transfer_study",
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from clsp_utils.config import home
+from clsp_utils.config import ConfigError, home
 from clsp_utils.evaluation import reported_transfer
 from clsp_utils.pipeline.companion import Companion
 from clsp_utils.pipeline.stages import Pretrained
@@ -15,6 +15,15 @@ from clsp_utils.pipeline.transfer import Measures, TransferScores, TransferSet
 # "supervised" has the network, views, epochs and batch of SimCLR, and labels; "untrained" is the
 # network that SimCLR starts from.
 REFERENCES = ("supervised", "untrained")
+
+
+def transfer_sets(companion: Companion) -> list[str]:
+    """Names of the sets that features travel to: all of the study but the one they come from."""
+    own, given = companion.cfg.data.name, companion.cfg.study.transfer
+    names = [name for name in given if name != own]
+    if not names:
+        raise ConfigError(f"study.transfer={given!r} must name another data set than {own!r}.")
+    return names
 
 
 def transferred(companion: Companion, methods: Sequence[str]) -> pd.DataFrame:
@@ -27,8 +36,7 @@ def transferred(companion: Companion, methods: Sequence[str]) -> pd.DataFrame:
         Columns set, method, seed, model, score, c: name of the data set, number of the diffusion
         model, accuracy in [0, 1] (see `data.scored_per_class`), and the C that was chosen.
     """
-    own = companion.cfg.data.name
-    names = [name for name in companion.cfg.study.transfer if name != own]
+    names = transfer_sets(companion)
     rows, encoders = _encoders(companion, methods)
     stages = [
         companion.stage(TransferScores, images=companion.stage(TransferSet, name=name), **given)

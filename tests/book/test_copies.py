@@ -62,6 +62,15 @@ def test_instructor_copy_has_solutions_in_the_place_of_stubs(notebook):
     assert skipped == ["draw()"]
 
 
+def test_solution_without_a_number_stays(tmp_path):
+    cells = [cell("x = None", "exercise"), cell("x = 1", "solution"), cell("assert x == 1")]
+    path = tmp_path / "07_x.ipynb"
+    nbformat.write(new_notebook(cells=cells), path)
+    copies.write_copies([path], tmp_path / "course")
+    for folder in ("student", "instructor"):
+        assert sources(read(folder, path)) == ["x = None", "x = 1", "assert x == 1"]
+
+
 def test_source_is_left_as_it_was_and_copies_are_the_same_again(notebook):
     before = notebook.read_bytes()
     folder = notebook.parent / "course"

@@ -108,6 +108,7 @@ REFUSED = [
     ({"data.evaluate_on": "train"}, "train"),
     ({"study.transfer": ("letters", "mnist")}, "mnist"),
     ({"study.transfer": ()}, "()"),
+    ({"study.transfer": ("letters", "waves", "letters")}, "each name once"),
     ({"transfer.pictures": (99, 100, 100)}, "99"),
     ({"transfer.pictures": (100, 100)}, "pictures"),
     ({"logistic.c_range": (1.0, 0.1)}, "c_range=(1.0, 0.1)"),

@@ -5,6 +5,7 @@ import pytest
 from least_work import QUICK
 
 from clsp_utils.book.run_notebooks import assign, find_notebooks, parse_parameters
+from clsp_utils.config import ConfigError
 from clsp_utils.config import home as home_of
 from clsp_utils.pipeline import (
     TRANSFER_COMMAND,
@@ -61,6 +62,9 @@ def test_a_set_that_the_encoders_are_trained_on_is_left_out(c, monkeypatch):
     other = Companion("smoke", 0, QUICK | given)
     table = transferred(other, ("SimCLR",))
     assert set(table["set"]) == {"letters"} and {x.images.name for x in seen} == {"letters"}
+    alone = Companion("smoke", 0, given | {"study.transfer": ("cifar10",)})
+    with pytest.raises(ConfigError, match="must name another data set than 'cifar10'"):
+        transferred(alone, ("SimCLR",))
 
 
 def test_the_papers_table_has_ours_beside_it_once_there_is_one(home):
