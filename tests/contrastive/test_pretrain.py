@@ -415,6 +415,31 @@ def test_the_log_has_the_spread_of_the_first_view_at_the_end_of_each_epoch(
     assert all(0.05 < x <= 1 for x in found)
 
 
+def test_the_log_has_measures_of_the_first_two_views_at_the_end_of_each_epoch(
+    split, tmp_path, monkeypatch
+):
+    seen, loss = [], base.Method.loss
+
+    def see_batch(self, batch):
+        seen.append([z.detach().clone() for z in batch.z])
+        return loss(self, batch)
+
+    monkeypatch.setattr(base.Method, "loss", see_batch)
+    anchors = split.images, split.labels, split.statistics
+    measures = {"apart": lambda z1, z2: (z1 - z2).abs().mean().item()}
+    method, how = "third view", {"measures": measures}
+    pretrain(method, settings(method), *anchors, 0, tmp_path, "fp32", **how)
+    found = [float(row["apart"]) for row in read(tmp_path / "log.csv")]
+    expected = [measures["apart"](z1, z2) for z1, z2, _ in seen[1::2]]
+    assert found == pytest.approx(expected, abs=1e-4) and len(set(found)) == 4
+
+
+def test_the_log_has_what_a_method_says_of_its_last_step(train, tmp_path):
+    train("CACR", tmp_path)
+    found = [float(row["p_plus"]) for row in read(tmp_path / "log.csv")]
+    assert len(found) == 4 and all(0 < p < 1 for p in found)
+
+
 def test_a_classifier_has_no_spread(train, tmp_path):
     train("supervised", tmp_path)
     assert [row["spread"] for row in read(tmp_path / "log.csv")] == [""] * 4
