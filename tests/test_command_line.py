@@ -120,7 +120,7 @@ def test_command_line_passes_everything_on(home, monkeypatch):
     )
     notebooks, build, *rest = seen
     assert [path.name[:2] for path in notebooks] == ["01", "03"] and build == home / "build"
-    assert rest == ["smoke", {"seed": 3, "candidates.k": 4}, 9]
+    assert rest == ["smoke", {"seed": 3, "candidates.k": 4}, 9, None]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_command_line_passes_everything_on(home, monkeypatch):
 )
 def test_a_cell_may_take_an_hour_and_on_gpus_any_time(home, monkeypatch, profile, seconds):
     seen = []
-    monkeypatch.setattr(runner, "run", lambda *arguments: seen.append(arguments[-1]) or 0)
+    monkeypatch.setattr(runner, "run", lambda *arguments: seen.append(arguments[-2]) or 0)
     assert cli.main(["run", "--profile", profile]) == 0 and seen == [seconds]
 
 

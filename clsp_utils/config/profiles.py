@@ -53,7 +53,7 @@ SMOKE: Values = {
     "study": {
         "ancestral_steps": 4,
         "samples": 32, "steps": 4, "mix_weights": (0.0, 0.1, 0.5, 1.0), "tsne": 200, "seeds": 2,
-        "clusters": (4, 8), "purities": (4, 8, 16), "recoloured_pairs": 0.4,
+        "clusters": (8,), "purities": (4, 8, 16), "recoloured_pairs": 0.4,
         "view_methods": ("CACR", "SwAV", "CLSP-SwAV", "MCL"),
     },
 }  # fmt: skip

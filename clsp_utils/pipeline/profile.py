@@ -79,7 +79,7 @@ class Profile:
             tree = merge(tree, own)
         if data:
             tree["data"]["path"] = data
-            if "data.name" not in plain | given:
+            if "data.name" not in plain.keys() | given.keys():
                 tree["data"]["name"] = "folder"
         self.tree = tree
         self.sections: dict[str, Any] = {

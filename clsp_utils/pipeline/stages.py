@@ -688,6 +688,8 @@ class Scores(Seeded, Probe, name="scores", section="probe"):
 class LayerScores(Scores, name="layer-scores", section="probe"):
     """What a linear map reads from every layer of an encoder (`evaluation.score_layers`)."""
 
+    version = 1  # of its own, not that of `Scores`
+
     def make(self, job: Job) -> None:
         from clsp_utils.evaluation import score_layers
 

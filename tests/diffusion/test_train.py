@@ -230,4 +230,5 @@ def test_a_loss_that_is_not_finite_stops_training(tmp_path):
     with pytest.raises(runtime.Diverged, match="lower diffusion.lr"):
         train(cfg, IMAGES, 0, tmp_path, "fp32")
     with pytest.raises(runtime.Diverged, match="lower class_diffusion.lr"):
-        train(cfg, IMAGES, 0, tmp_path / "by class", "fp32", np.arange(20) % 3)
+        how = {"condition": np.arange(20) % 3, "section": "class_diffusion"}
+        train(cfg, IMAGES, 0, tmp_path / "by class", "fp32", **how)

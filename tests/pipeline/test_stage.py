@@ -11,6 +11,8 @@ from clsp_utils import diffusion
 from clsp_utils.config import METHODS, ConfigError, ThirdView, change
 from clsp_utils.data import Images
 from clsp_utils.pipeline import (
+    AnchorSamples,
+    InterpolatedBank,
     Pretrained,
     Profile,
     Scores,
@@ -30,12 +32,21 @@ BASES = {
     "ImageNet-100": {"data.name": "imagenet100", "data.path": "here", "data.wnids": "list"},
 }  # fmt: skip
 WITHOUT_ANOTHER_VALUE = {
-    # No constants are published of the digits; the bank is an input.
-    "digits": {"data.path", "data.wnids", "data.normalisation", "pretrain.bank"},
+    # No constants are published of the digits; bank, earlier encoder and start are inputs.
+    "digits": {
+        "data.path",
+        "data.wnids",
+        "data.normalisation",
+        "pretrain.bank",
+        "pretrain.earlier",
+        "class-diffusion.start",
+        "cluster-diffusion.start",
+    },
     "published": {"data.wnids"},
     "ImageNet-100": {"data.name", "data.normalisation"},
 }
 GIVEN = {
+    AnchorSamples: {"n": 8, "k": 1},
     Snapshot: {"share": 0.25},
     StudySamples: {"mix_weight": 0.5, "mix_below": 600, "k": 1, "steps": 4, "eta": None, "n": 8},
 }
@@ -58,7 +69,10 @@ def declared(base="digits"):
             for method in METHODS:
                 found[f"{name} {method}"] = profile.stage(kind, method=method)
         else:
-            found[name] = profile.stage(kind, **GIVEN.get(kind, {}))
+            given = dict(GIVEN.get(kind, {}))
+            if kind is AnchorSamples:
+                given["bank"] = profile.stage(InterpolatedBank)
+            found[name] = profile.stage(kind, **given)
     return found
 
 
