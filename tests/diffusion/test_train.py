@@ -229,6 +229,6 @@ def test_a_loss_that_is_not_finite_stops_training(tmp_path):
     cfg = dataclasses.replace(CFG, lr=1e30, clip=1e30)
     with pytest.raises(runtime.Diverged, match="lower diffusion.lr"):
         train(cfg, IMAGES, 0, tmp_path, "fp32")
+    how = {"condition": np.arange(20) % 3, "section": "class_diffusion"}
     with pytest.raises(runtime.Diverged, match="lower class_diffusion.lr"):
-        how = {"condition": np.arange(20) % 3, "section": "class_diffusion"}
         train(cfg, IMAGES, 0, tmp_path / "by class", "fp32", **how)
