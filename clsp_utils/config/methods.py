@@ -131,7 +131,8 @@ class SwAV(Queued):
     epsilon: Positive = 0.05  # of the codes: the smaller, the harder
     prototypes: Several = 64
     freeze: Share = 0.1  # share of the run in which the prototypes stay as they are
-    queue_from: Share = 0.3  # share of the run from which past embeddings take part in the codes
+    # Share of the run from which past embeddings take part in the codes; 1 = they never do.
+    queue_from: Share = 0.3
 
 
 @frozen

@@ -28,6 +28,9 @@ LAPTOP: Values = {
     "cluster_diffusion": _GOES_ON,
     "representation_diffusion": _GOES_ON,
     "moco": {"third_view": {"weight": 0.5}},
+    # With its paper's epsilon of 0.05 SwAV collapses here, and embeddings of a network that changes
+    # so fast are soon too old for a queue.
+    "swav": {"epsilon": 0.01, "prototypes": 256, "queue_from": 1.0},
     "classifier": {
         "epochs": 25, "batch": 256, "backbone": {"stem_stride": 1},
         "views": _ANY_COLOUR,
