@@ -45,7 +45,7 @@ def test_conda_and_pip_ask_for_the_same():
 
 def test_every_requirement_has_a_version_and_a_constraint():
     asked = versions([*PROJECT["dependencies"], *EXTRAS["dev"]])
-    assert all(asked.values()) and set(EXTRAS["cluster"]) <= set(EXTRAS["dev"])
+    assert all(asked.values()) and {*EXTRAS["cluster"], *EXTRAS["export"]} <= {*EXTRAS["dev"]}
     assert constraints().keys() == asked.keys()
     assert all(re.fullmatch(r"==[\d.]+", version) for version in constraints().values())
 
