@@ -5,7 +5,7 @@ PROFILE ?= laptop
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help figures everything store test lint lab student strip reliability clean
+.PHONY: help figures everything numbers store test lint lab student strip reliability clean
 
 help: ## this list
 	@echo "make TARGET [PROFILE=laptop|smoke|gpu|paper] [ARGS=...] [PYTHON=python3]"
@@ -16,6 +16,9 @@ figures: .venv/ready ## the paper's story, notebooks 01 to 06; figures and table
 
 everything: .venv/ready ## all notebooks
 	$(BIN)/python -m clsp_utils run --profile $(PROFILE) $(ARGS)
+
+numbers: .venv/ready ## write the numbers of README and docs from the tables in figures/
+	$(BIN)/python docs/write_numbers.py
 
 store: .venv/ready ## pack what the laptop profile made, for a class that starts in the middle
 	mkdir -p build && tar czf build/store.tar.gz --exclude='*.work' --exclude='.*' artifacts

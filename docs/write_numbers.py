@@ -1,0 +1,234 @@
+"""Writes the numbers of README.md and docs/results.md from the tables in figures/.
+
+    make numbers
+
+A sentence below stands once in its document, with a number in the place of each {}. Only numbers
+are replaced: whether the words around them still hold is for you to read.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+ROOT = Path(__file__).parents[1]
+NUMBER = r"([+-]?\d+(?:\.\d+)?|[A-Za-z]+)"  # or its name, such as "six"
+WORDS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve",
+]  # fmt: skip
+
+
+class Sentence(NamedTuple):
+    """A part of a document.
+
+    Attributes:
+        document: path from the root of the project.
+        template: its text, a format in the place of each number; line breaks do not count.
+        values: one per format.
+    """
+
+    document: str
+    template: str
+    values: tuple
+
+
+def word(n: int) -> str:
+    """A small number as it is written in a sentence."""
+    return WORDS[n] if n < len(WORDS) else str(n)
+
+
+def table(name: str) -> pd.DataFrame:
+    """A table of the laptop profile as it was drawn."""
+    return pd.read_csv(ROOT / "figures" / f"{name}.csv")
+
+
+def sentences() -> Iterator[Sentence]:
+    """All sentences whose numbers are written, with what the tables say."""
+    readme, results = "README.md", "docs/results.md"
+    reads = table("02_read_outs")
+    pixels, of_h = reads.iloc[0], reads[1:]
+    knn, linear = (of_h.loc[of_h[metric].idxmax()] for metric in ("knn", "linear"))
+    average = of_h[of_h.pooled_to == 1].max()
+    yield Sentence(
+        readme,
+        "kNN {:.2f} on `h` with its positions kept, {:.2f} on pixels; linear {:.2f} and {:.2f}.",
+        (knn.knn, pixels.knn, linear.linear, pixels.linear),
+    )
+    yield Sentence(
+        results,
+        "kNN: {:.2f} on `h` with its positions kept (t = {:.0f}), {:.2f} on pixels; a linear "
+        "classifier on all features: {:.2f} ({:.0f} by {:.0f}, t = {:.0f}) and {:.2f}. The paper's "
+        "global average: {:.2f} and {:.2f} (",
+        (
+            knn.knn,
+            knn.t,
+            pixels.knn,
+            linear.linear,
+            linear.pooled_to,
+            linear.pooled_to,
+            linear.t,
+            pixels.linear,
+            average.knn,
+            average.linear,
+        ),
+    )
+
+    weights = table("04_interpolation_weight").set_index("w")
+    share = 100 * weights.agreement
+    half, match = 100 * weights.agreement_half_width, weights.background_match
+    same = weights.same_image_match[0]
+    yield Sentence(
+        readme,
+        "sees the anchor's digit in {:.0f} % of {:.0f} candidates (half-width {:.0f}), while the "
+        "background match falls from {:.2f} to {:.2f};",
+        (share[0.1], weights.n[0.1], half[0.1], same, match[0.1]),
+    )
+    yield Sentence(
+        results,
+        "A classifier ({:.1f} % on test) sees the anchor's digit in {:.0f} % of {:.0f} candidates "
+        "at w = 0.1 (half-width {:.0f} points), in {:.0f} % at 0.4 and in {:.0f} % at w = 1; the "
+        "background match falls from {:.2f} (the anchor itself) to {:.2f}, {:.2f} and {:.2f} (",
+        (
+            100 * weights.classifier_accuracy[0],
+            share[0.1],
+            weights.n[0.1],
+            half[0.1],
+            share[0.4],
+            share[1],
+            same,
+            match[0.1],
+            match[0.4],
+            match[1],
+        ),
+    )
+    times = table("04_mix_times").set_index("mix_below")
+    yield Sentence(
+        results,
+        "With the anchor at t < 200 only, match falls to {:.2f} and agreement to {:.2f}; at "
+        "t < 100 to {:.2f} and {:.2f};",
+        tuple(times.loc[t, what] for t in (200, 100) for what in ("background_match", "agreement")),
+    )
+
+    masks = table("03_masks").set_index("images")
+    silent, plain = masks.loc["h = 0"], masks.loc["plain"]
+    yield Sentence(
+        readme, "blurred backgrounds (match {:.2f}) and no digit", (silent.background_match,)
+    )
+    yield Sentence(
+        results,
+        "With `h = 0` the partner's digit is named in {:.0f} % (chance {:.0f} %), its background "
+        "stays (match {:.2f}), and edges fall from {:.1f} to {:.1f} grey levels.",
+        (
+            100 * silent.same_as_plain,
+            100 * silent.chance,
+            silent.background_match,
+            plain.edges,
+            silent.edges,
+        ),
+    )
+
+    paired = table("06_paired").set_index(["method", "rival", "metric"])
+    n_all, n_stand = len(paired), int((paired.p_holm < 0.05).sum())
+    n_alone = int((paired.difference.abs() > paired.half_width).sum())
+    n_seeds = int(paired.seeds.iloc[0])
+    low, high = paired.difference - paired.half_width, paired.difference + paired.half_width
+    points = 100 * pd.concat([paired.difference, low, high], axis=1)
+
+    def gains(method: str, rival: str) -> tuple:
+        """Difference and the ends of its interval, linear and kNN: six numbers of points."""
+        return tuple(x for metric in ("linear", "knn") for x in points.loc[method, rival, metric])
+
+    one = "{:+.1f} ({:.1f} to {:.1f})"
+    yield Sentence(
+        readme,
+        "({} seeds, points, 95 %): SimCLR by {:+.1f} linear ({:.1f} to {:.1f}) and {:+.1f} kNN "
+        f"({{:.1f}} to {{:.1f}}); one more augmented view by {one} and {one}; the anchor in other "
+        f"colours by {one} and {one}. {{}} of {{}} such differences stand after Holm's correction.",
+        (
+            word(n_seeds),
+            *gains("CLSP-SimCLR", "SimCLR"),
+            *gains("CLSP-SimCLR", "third view"),
+            *gains("CLSP-SimCLR", "recoloured third view"),
+            word(n_stand).capitalize(),
+            word(n_all),
+        ),
+    )
+    for rival, named in (
+        ("SimCLR", "SimCLR"),
+        ("SimCLR, longer", "SimCLR of the same time"),
+        ("third view", "third view"),
+        ("recoloured third view", "recoloured third view"),
+    ):
+        yield Sentence(results, f"| {named} | {one} | {one} |", gains("CLSP-SimCLR", rival))
+    yield Sentence(
+        results,
+        f"CLSP-MoCoV2 minus MoCoV2: {one} and {one}. Of {{}} differences {{}} exclude zero one by "
+        "one, {} stand after Holm's correction.",
+        (*gains("CLSP-MoCoV2", "MoCoV2"), word(n_all), word(n_alone), word(n_stand)),
+    )
+
+    log = table("05_ramp")
+    (ramp,) = {run for run in log.run if run.startswith("ramp")}
+    first, last = log.groupby("run").first(), log.groupby("run").last()
+    yield Sentence(
+        results,
+        "ends the first epoch with the spread of its projections at {:.2f} ({:.2f} with it) and "
+        "the run at a loss of {:.2f} ({:.2f}); with ten times the weight it stays at "
+        "log(2N - 1) = {:.2f},",
+        (
+            first.spread["no ramp"],
+            first.spread[ramp],
+            last.loss["no ramp"],
+            last.loss[ramp],
+            last.loss["no ramp, 10 lambda"],
+        ),
+    )
+    after = table("06_weight_accuracy").set_index("w").linear_mean
+    yield Sentence(
+        results,
+        "Linear {:.3f}, {:.3f} and {:.3f} at w = 0.1, 0.4 and 1,",
+        (after[0.1], after[0.4], after[1]),
+    )
+
+
+def rewritten(text: str, sentence: Sentence) -> str:
+    """The text of a document with the sentence's numbers in it.
+
+    Raises:
+        ValueError: the sentence stands there not once.
+    """
+    parts = re.split(r"(\{[^}]*\})", sentence.template)
+    words = [r"\s+".join(map(re.escape, re.split(r"\s+", part))) for part in parts[::2]]
+    found = list(re.finditer(NUMBER.join(words), text))
+    if len(found) != 1:
+        raise ValueError(
+            f"{sentence.document} has {len(found)} times, not once, the sentence: "
+            f"{sentence.template}; where its words changed, change docs/write_numbers.py too."
+        )
+    (match,) = found
+    for i in reversed(range(len(sentence.values))):  # from the end, so that places stay as found
+        written = parts[2 * i + 1].format(sentence.values[i])
+        text = text[: match.start(i + 1)] + written + text[match.end(i + 1) :]
+    return text
+
+
+def main() -> None:
+    """Rewrites the documents, and tells what has changed."""
+    for sentence in sentences():
+        path = ROOT / sentence.document
+        before = path.read_text()
+        after = rewritten(before, sentence)
+        if after != before:
+            path.write_text(after)
+            print(f"{sentence.document}: {sentence.template.format(*sentence.values)}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
