@@ -27,6 +27,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from clsp_utils.book.report import report_page
 from clsp_utils.config import PROJECT, ConfigError, alike, home, is_hub_name
 from clsp_utils.pipeline.profile import Profile, as_mapping
 from clsp_utils.store import locked, replace_file
@@ -301,8 +302,9 @@ def run(
     """Runs notebooks, or their first `n_cells`, one after the other; returns how many failed.
 
     Executed copies go to `build/<profile>/notebooks`, names, seconds, peak memory and errors to
-    `build/<profile>/report.json`. A failure does not stop the notebooks after it. Of two runs that
-    come to the same notebook, one waits until the other has executed it.
+    `build/<profile>/report.json`, and the same with the figures to `report.html`. A failure does
+    not stop the notebooks after it. Of two runs that come to the same notebook, one waits until the
+    other has executed it.
     """
     assigned = assign(notebooks, profile, parameters)
     check_what_people_bring(profile, parameters)
@@ -337,9 +339,11 @@ def run(
             }
         )
         replace_file(folder / "report.json", json.dumps(report, indent=1).encode())
+        page = report_page(report, profile, folder / "notebooks")
+        replace_file(folder / "report.html", page.encode())
     failed = [entry["name"] for entry in report if entry["error"]]
     total = sum(entry["seconds"] for entry in report)
-    print(
-        f"{len(report) - len(failed)} of {len(report)} notebooks ran to their end in {total:.0f} s."
-    )
+    ran = len(report) - len(failed)
+    print(f"{ran} of {len(report)} notebooks ran to their end in {total:.0f} s.")
+    print(f"Report: {folder / 'report.html'}")
     return len(failed)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from html import escape
 
 import nbformat
 import pytest
@@ -239,6 +240,14 @@ def test_failure_is_told_in_one_sentence(outcome, name, shown):
     assert "\n" not in error
     for part in shown:
         assert part in error
+
+
+def test_page_of_a_run_tells_of_those_that_failed_too(outcome):
+    page = (outcome[1] / "build/smoke/report.html").read_text()
+    assert "2 of 5 notebooks ran to their" in page
+    for name, entry in outcome[2].items():
+        assert f'<td class="{entry["status"]}">' in page and f'<h2 id="{name}">' in page
+        assert escape(entry["error"] or "") in page
 
 
 def test_good_run_has_no_error_and_an_executed_copy(outcome):
