@@ -12,9 +12,9 @@ import sys
 from contextlib import suppress
 
 from clsp_utils.book import copies, run_notebooks
-from clsp_utils.config import PROFILES, ConfigError, Positive, alike, home, validate
+from clsp_utils.config import PROFILES, PROJECT, ConfigError, Positive, alike, home, validate
 from clsp_utils.pipeline import Profile, Stage
-from clsp_utils.store import Store, StoreError
+from clsp_utils.store import Store, StoreError, replace_file
 
 TIMEOUTS = {"smoke": 3600, "laptop": 3600}  # seconds per cell; on GPUs it may take days
 
@@ -104,6 +104,9 @@ def _run(options: argparse.Namespace) -> int:
 def _student(options: argparse.Namespace) -> int:
     notebooks, folder = run_notebooks.find_notebooks(home("notebooks")), home("build", "course")
     copies.write_copies(notebooks, folder)
+    for name in ("glossary.md", "symbols.md"):  # where the notebooks' links lead
+        (folder / "docs").mkdir(exist_ok=True)
+        replace_file(folder / "docs" / name, (PROJECT / "docs" / name).read_bytes())
     print(f"{len(notebooks)} notebooks for students and for those who teach: {folder}")
     return 0
 

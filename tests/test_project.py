@@ -78,8 +78,11 @@ def test_readme_is_short():
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/glossary.md",
     "docs/results.md",
     "docs/scale.md",
+    "docs/symbols.md",
+    "docs/teaching.md",
     "benchmarks/README.md",
 )
 

@@ -94,3 +94,7 @@ def test_command_writes_both_copies_of_all_notebooks(tmp_path, monkeypatch, caps
     names = [path.name for path in find_notebooks(home("notebooks"))]
     for folder in ("student", "instructor"):
         assert sorted(path.name for path in (tmp_path / "build/course" / folder).iterdir()) == names
+    assert {path.name for path in (tmp_path / "build/course/docs").iterdir()} == {
+        "glossary.md",
+        "symbols.md",
+    }
