@@ -5,17 +5,20 @@ PROFILE ?= laptop
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help figures everything numbers store test lint lab student strip reliability clean
+.PHONY: help figures everything redraw numbers store test lint lab student strip reliability clean
 
 help: ## this list
 	@echo "make TARGET [PROFILE=laptop|smoke|gpu|paper] [ARGS=...] [PYTHON=python3]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
-figures: .venv/ready ## the paper's story, notebooks 01 to 06; figures and tables go to figures/
+figures: .venv/ready ## the paper's story, notebooks 01 to 06; figures go to build/<profile>/figures
 	$(BIN)/python -m clsp_utils run 01 02 03 04 05 06 --profile $(PROFILE) $(ARGS)
 
 everything: .venv/ready ## all notebooks
 	$(BIN)/python -m clsp_utils run --profile $(PROFILE) $(ARGS)
+
+redraw: .venv/ready ## as figures, but into figures/, which git keeps (another processor rounds otherwise)
+	$(BIN)/python -m clsp_utils run --redraw 01 02 03 04 05 06 $(ARGS)
 
 numbers: .venv/ready ## write the numbers of README and docs from the tables in figures/
 	$(BIN)/python docs/write_numbers.py
@@ -36,8 +39,8 @@ lint: .venv/ready ## style, types, spelling, and notebooks without outputs
 	$(BIN)/codespell
 	$(BIN)/$(STRIP) --verify notebooks/*.ipynb
 
-lab: .venv/ready ## open JupyterLab
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+lab: .venv/ready ## open JupyterLab on copies of the notebooks, in lab/; the stored ones stay clean
+	$(BIN)/python -m clsp_utils lab
 
 student: .venv/ready ## copies for a class, without and with solutions, in build/course
 	$(BIN)/python -m clsp_utils student
@@ -49,7 +52,7 @@ strip: .venv/ready ## take outputs out of the notebooks
 reliability: .venv/ready ## try to break it, longer than `make test` does
 	$(BIN)/python -m pytest tests/reliability --rounds long --results tests/reliability/results.json $(ARGS)
 
-clean: ## delete results; figures/ stays
+clean: ## delete results; figures/ and lab/ stay
 	rm -rf build artifacts .mypy_cache .pytest_cache .ruff_cache
 
 .venv/ready: pyproject.toml

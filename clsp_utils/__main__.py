@@ -1,5 +1,6 @@
-"""Command line: notebooks in order, one stage alone, or copies of the notebooks for a class.
+"""Command line: notebooks in order, one stage alone, or copies of the notebooks.
 
+    python -m clsp_utils lab
     python -m clsp_utils run [NOTEBOOK ...] --profile P -p name=value
     python -m clsp_utils regenerate FIGURE -p name=value
     accelerate launch -m clsp_utils stage pretrain --method CLSP-SimCLR --profile paper
@@ -8,10 +9,11 @@ A stage on several GPUs leaves the artifact, under the key, that the notebooks t
 """
 
 import argparse
+import os
 import sys
 from contextlib import suppress
 
-from clsp_utils.book import copies, run_notebooks
+from clsp_utils.book import copies, lab, run_notebooks
 from clsp_utils.config import PROFILES, PROJECT, ConfigError, Positive, alike, home, validate
 from clsp_utils.pipeline import Profile, Stage
 from clsp_utils.store import Store, StoreError, replace_file
@@ -27,20 +29,22 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("lab", help="JupyterLab on copies of the notebooks, in lab/")
     run = commands.add_parser("run", help="run notebooks with papermill")
     run.add_argument("notebooks", nargs="*", help="beginnings of names, such as 03; default: all")
     limit = "seconds a cell may take (an hour; gpu and paper: any)"
     run.add_argument("--timeout", type=float, help=limit)
     run.add_argument("--list", action="store_true", help="only tell what there is to run")
-    redraw = commands.add_parser("regenerate", help="run what one figure or table needs")
-    redraw.add_argument("figure", help="such as 04_candidates; run --list names them all")
-    redraw.add_argument("--timeout", type=float, help=limit)
+    run.add_argument("--redraw", action="store_true", help="draw into figures/, as committed")
+    one = commands.add_parser("regenerate", help="run what one figure or table needs")
+    one.add_argument("figure", help="such as 04_candidates; run --list names them all")
+    one.add_argument("--timeout", type=float, help=limit)
     commands.add_parser("student", help="copies for a class, without and with solutions")
     stage = commands.add_parser("stage", help="make one artifact, on one or several GPUs")
     stage.add_argument("name", help=", ".join(_stages()))
     stage.add_argument("--method", help="of pretrain and scores (CLSP-SimCLR)")
     stage.add_argument("--seed", type=int, default=0, help="as the notebooks' parameter (0)")
-    for command in (run, redraw, stage):
+    for command in (run, one, stage):
         profiles = f"{', '.join(PROFILES)}; default laptop"
         command.add_argument("--profile", default="laptop", help=profiles)
         command.add_argument(
@@ -56,7 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
     try:
-        does = {"run": _run, "regenerate": _run, "stage": _stage, "student": _student}
+        does = {
+            "lab": _lab, "run": _run, "regenerate": _run, "stage": _stage, "student": _student,
+        }  # fmt: skip
         return does[options.command](options)
     except (ConfigError, StoreError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -77,6 +83,13 @@ def _stages() -> list[str]:
     return names
 
 
+def _lab(options: argparse.Namespace) -> int:
+    folder = home("lab")
+    lab.refresh_copies(run_notebooks.find_notebooks(home("notebooks")), folder)
+    jupyter = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", str(folder)]
+    os.execv(sys.executable, jupyter)
+
+
 def _run(options: argparse.Namespace) -> int:
     n_cells = None
     if options.command == "regenerate":
@@ -90,6 +103,10 @@ def _run(options: argparse.Namespace) -> int:
             print(run_notebooks.listed(notebooks, folders))
             return 0
     parameters = run_notebooks.parse_parameters(options.parameters)
+    if options.command == "run" and options.redraw:
+        if parameters or options.profile != "laptop":
+            raise ConfigError("--redraw: figures/ is drawn by the plain profile laptop, no other.")
+        os.environ["CLSP_REDRAW"] = "1"  # for the kernels
     timeout = TIMEOUTS.get(options.profile)
     if options.timeout is not None:
         timeout = validate(Positive, options.timeout, "--timeout")

@@ -1,5 +1,8 @@
 """The command line: what it refuses, with which words, and what it passes on."""
 
+import os
+import sys
+
 import pytest
 
 from clsp_utils import __main__ as cli
@@ -130,6 +133,26 @@ def test_a_cell_may_take_an_hour_and_on_gpus_any_time(home, monkeypatch, profile
     seen = []
     monkeypatch.setattr(runner, "run", lambda *arguments: seen.append(arguments[-2]) or 0)
     assert cli.main(["run", "--profile", profile]) == 0 and seen == [seconds]
+
+
+def test_figures_are_redrawn_where_asked_and_by_the_plain_profile_alone(home, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(runner, "run", lambda *_: asked.append(os.environ.get("CLSP_REDRAW")) or 0)
+    monkeypatch.setenv("CLSP_REDRAW", "")
+    assert cli.main(["run", "01"]) == 0 and cli.main(["run", "01", "--redraw"]) == 0
+    assert asked == ["", "1"]
+    for others in (["--profile", "smoke"], ["-p", "seed=1"]):
+        assert_refused(capsys, ["01", "--redraw", *others], "--redraw")
+    assert len(asked) == 2
+
+
+def test_lab_opens_copies(home, monkeypatch):
+    opened = []
+    monkeypatch.setattr(os, "execv", lambda program, words: opened.extend([program, *words]))
+    cli.main(["lab"])
+    assert opened[0] == sys.executable and opened[-1] == str(home / "lab")
+    stored = {path.name for path in runner.find_notebooks(runner.PROJECT / "notebooks")}
+    assert {path.name for path in (home / "lab").iterdir()} == stored
 
 
 def test_interrupt_is_no_traceback(home, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """The door of notebooks: one profile, one seed, one store."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -42,8 +43,8 @@ class Companion:
         cfg: the profile: `cfg.study.samples`, `cfg.simclr.epochs`, `cfg.diffusion.steps`.
         data: the images: `data.train`, `data.test`, `data.labelled`, `data.statistics`.
         precision: what "auto" comes to here.
-        figures: folder of figures and tables; figures/ holds those of the plain laptop profile, all
-            else is a build product.
+        figures: folder of figures and tables, a build product: figures/ holds the committed ones,
+            which the plain laptop profile draws again where CLSP_REDRAW is set (`make redraw`).
         note: printed on figures that only test the wiring.
         content: what a label says of an image: "digit", or "class" on other data.
 
@@ -69,7 +70,8 @@ class Companion:
         default = Profile("laptop")
         plain = profile == "laptop" and self.cfg.tree == default.tree and seed == 0
         own = [] if self.data.name == default.data.name else [self.data.name]
-        self.figures = home("figures") if plain else home("build", profile, *own, "figures")
+        redraws = plain and os.environ.get("CLSP_REDRAW")
+        self.figures = home("figures") if redraws else home("build", profile, *own, "figures")
         self.note = "smoke" if profile == "smoke" else ""
         self.content = "class" if own else "digit"
         threads = f"{torch.get_num_threads()} threads"

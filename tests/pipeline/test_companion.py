@@ -132,7 +132,12 @@ def test_the_judge_is_the_supervised_encoder(home):
         ("paper", 0, "", "build/paper/cifar10/figures"),
     ],
 )
-def test_only_the_plain_laptop_profile_draws_into_figures(home, profile, seed, overrides, folder):
+def test_only_the_plain_laptop_profile_draws_into_figures_and_only_if_asked(
+    home, monkeypatch, profile, seed, overrides, folder
+):
+    usual = "build/laptop/figures" if folder == "figures" else folder
+    assert Companion(profile, seed, overrides).figures == home / usual
+    monkeypatch.setenv("CLSP_REDRAW", "1")
     assert Companion(profile, seed, overrides).figures == home / folder
 
 

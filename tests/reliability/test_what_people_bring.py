@@ -552,7 +552,8 @@ def test_what_something_later_could_not_bear_is_refused_at_once(home, no_kernel,
 
 
 @settings
-def test_nothing_but_the_plain_profile_draws_into_figures(home):
+def test_nothing_but_the_plain_profile_draws_into_figures(home, monkeypatch):
+    monkeypatch.setenv("CLSP_REDRAW", "1")
     assert Companion("laptop").figures == home / "figures"
     same = {"candidates.mix_weight": 0.1, "study.n_shown": 12}  # what it is anyway
     assert Companion("laptop", 0, same).figures == home / "figures"
