@@ -14,7 +14,6 @@ from clsp_utils.contrastive.backbone import (
 from clsp_utils.contrastive.export import (
     ImageEncoder,
     load_exported,
-    missing_for_onnx,
     save_exported,
     save_onnx,
     usage,

@@ -5,9 +5,7 @@ pictures go in as they are: what the backbone was trained on is made inside, so 
 normalise them otherwise.
 """
 
-import importlib.util
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,10 @@ from torchvision.models.resnet import ResNet
 from clsp_utils.config import Backbone, ConfigError, as_dict, dotted, validate
 from clsp_utils.contrastive.backbone import build_backbone
 from clsp_utils.data import ChannelStatistics, normalise, read_image, to_float, unusable
-from clsp_utils.runtime import WeightsError, fill, read_tensors
+from clsp_utils.runtime import WeightsError, fill, read_tensors, write_onnx
 from clsp_utils.store import replace_file
 
 WEIGHTS, CARD, ONNX = "encoder.safetensors", "card.json", "encoder.onnx"
-FOR_ONNX = ("onnx", "onnxscript", "onnxruntime")  # what the extra "export" installs
-ONNX_TOLERANCE = 1e-3  # of the largest feature
 
 
 class ImageEncoder(nn.Module):
@@ -155,13 +151,8 @@ Without `clsp_utils`, where `{ONNX}` lies beside this file (`pip install onnxrun
 """
 
 
-def missing_for_onnx() -> list[str]:
-    """Which packages `save_onnx` lacks here."""
-    return [name for name in FOR_ONNX if importlib.util.find_spec(name) is None]
-
-
 def save_onnx(encoder: ImageEncoder, folder: Path, pictures: np.ndarray) -> float:
-    """Writes the encoder as ONNX once its features are those of torch.
+    """Writes the encoder as ONNX once its features are those of torch (see `write_onnx`).
 
     Args:
         pictures: uint8 `(N, size, size, 3)`, N >= 2, on which both are compared; the file takes
@@ -169,29 +160,6 @@ def save_onnx(encoder: ImageEncoder, folder: Path, pictures: np.ndarray) -> floa
 
     Returns:
         The largest difference of a feature, relative to the largest feature.
-
-    Raises:
-        WeightsError: packages are missing, or the difference is above `ONNX_TOLERANCE`.
     """
-    if missing := missing_for_onnx():
-        raise WeightsError(f'ONNX needs {", ".join(missing)}: pip install -e ".[export]".')
-    import onnxruntime
-
     x = torch.from_numpy(pictures)
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / ONNX
-        torch.onnx.export(
-            encoder, (x[:2],), path, input_names=["pictures"], output_names=["features"],
-            dynamic_shapes=({0: torch.export.Dim("n")},), dynamo=True, external_data=False,
-            verbose=False,
-        )  # fmt: skip
-        model = path.read_bytes()
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    [found] = session.run(None, {"pictures": pictures})
-    with torch.inference_mode():
-        expected = encoder(x).numpy()
-    difference = float(np.abs(found - expected).max() / np.abs(expected).max())
-    if not difference <= ONNX_TOLERANCE:
-        raise WeightsError(f"The ONNX file computes other features than torch ({difference:.1e}).")
-    replace_file(folder / ONNX, model)
-    return difference
+    return write_onnx(encoder, folder / ONNX, {"pictures": x}, ["features"])

@@ -95,7 +95,8 @@ def encode(
         t: time step(s) in 0..T-1, a number or `(B,)`.
         condition: classes `(B,)` or vectors `(B, D)` for a conditional model.
     """
-    t = torch.as_tensor(t, device=x.device).expand(len(x))
+    n = x.shape[0]  # not len(x), which an exported graph would hold as a constant
+    t = torch.as_tensor(t, device=x.device).expand(n)
     temb = unet.time_embedding(unet.time_proj(t).to(unet.dtype))
     if condition is not None:
         temb = temb + unet.class_embedding(condition)

@@ -24,5 +24,6 @@ from clsp_utils.runtime.distributed import (
     wait_for_all,
 )
 from clsp_utils.runtime.loop import set_lr, warmup_constant, warmup_cosine, write_log
+from clsp_utils.runtime.onnx_file import missing_for_onnx, write_onnx
 from clsp_utils.runtime.seeding import generator, seed_for
 from clsp_utils.runtime.weights import WeightsError, fill, read_tensors, save_weights
