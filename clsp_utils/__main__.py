@@ -86,8 +86,12 @@ def _stages() -> list[str]:
 def _lab(options: argparse.Namespace) -> int:
     folder = home("lab")
     lab.refresh_copies(run_notebooks.find_notebooks(home("notebooks")), folder)
-    jupyter = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", str(folder)]
-    os.execv(sys.executable, jupyter)
+    # From the folder above, so that the notebooks' links to docs/ lead there.
+    where = [
+        f"--ServerApp.root_dir={folder.parent}",
+        f"--LabApp.default_url=/lab/tree/{folder.name}",
+    ]
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", *where])
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -41,11 +41,14 @@ if TYPE_CHECKING:
     from clsp_utils.pipeline.pipeline import Pipeline
     from clsp_utils.pipeline.studies import (
         beside_the_paper,
+        compared_runs,
         comparison,
         encoder_of,
         model_after,
         over_training,
+        runs_over_training,
         sweep,
+        swept_runs,
     )
     from clsp_utils.pipeline.transfer_study import (
         REFERENCES,
@@ -59,9 +62,10 @@ if TYPE_CHECKING:
 _COMPUTES = {
     "Companion": "companion", "Pipeline": "pipeline", "beside_the_paper": "studies",
     "companion_of": "own_pictures", "export_encoder": "own_pictures", "fitting": "own_pictures",
-    "comparison": "studies", "encoder_of": "studies", "model_after": "studies",
-    "over_training": "studies", "sweep": "studies", "REFERENCES": "transfer_study",
-    "TRANSFER_COMMAND": "transfer_study",
+    "compared_runs": "studies", "comparison": "studies", "encoder_of": "studies",
+    "model_after": "studies", "over_training": "studies", "runs_over_training": "studies",
+    "sweep": "studies", "swept_runs": "studies",
+    "REFERENCES": "transfer_study", "TRANSFER_COMMAND": "transfer_study",
     "measured": "transfer_study", "transfer_beside_the_paper": "transfer_study",
     "transfer_sets": "transfer_study", "transferred": "transfer_study",
 }  # fmt: skip

@@ -16,7 +16,7 @@ from clsp_utils.pipeline.pipeline import Pipeline
 from clsp_utils.pipeline.profile import Profile
 from clsp_utils.pipeline.stage import Stage
 from clsp_utils.pipeline.stages import DiffusionModel, Pretrained, read_anew
-from clsp_utils.runtime import print_once, resolve_precision
+from clsp_utils.runtime import device, print_once, resolve_precision
 from clsp_utils.store import Artifact, Request
 from clsp_utils.store.shared import SharedStore
 
@@ -90,6 +90,21 @@ class Companion:
     def stage(self, kind: type[Stage], **given: Any) -> Any:
         """The stage of a kind as the profile says, with `given` fields in the place of its own."""
         return self.cfg.stage(kind, **given)
+
+    def outlook(self, stages: Sequence[Stage]) -> None:
+        """Says what of long stages, with all that they need, is yet to be made, a line per kind.
+
+        On a CPU a few steps of each kind are timed, to say how long that will take. (On a GPU this
+        would compile networks: there each stage says it when it begins.)
+        """
+        missing, minutes = self.pipeline.missing(stages), {}
+        if self.pipeline.announce and device().type == "cpu":
+            minutes = {cost.stage: cost.minutes for cost in self.pipeline.estimate(stages)}
+        for name, same in missing.items():
+            time = f", about {max(minutes[name], 0.1):.1f} min here" if minutes else ""
+            print_once(f"to make: {len(same)} x {name}{time}")
+        if not missing:
+            print_once("All that takes long is in the store.")
 
     def artifact(self, kind: type[Stage], **given: Any) -> Artifact:
         """Its result as the store keeps it."""

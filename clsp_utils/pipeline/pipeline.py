@@ -83,10 +83,12 @@ class Pipeline:
             elif not self.store.find(one.request):
                 self._make_wide(one)
 
-    def estimate(self, stages: Sequence[Stage]) -> list[Cost]:
-        """What is missing of some stages, with all that they need, and how long it will take here.
+    def missing(self, stages: Sequence[Stage]) -> dict[str, list[Stage]]:
+        """What takes long and is missing of some stages, with all that they need.
 
-        Nothing is made: a few steps of each kind are timed, from stand-ins of what they need.
+        Returns:
+            Kind, and method if they have one -> the stages of that name, in the order in which they
+            have to be made.
         """
         missing: dict[Stage, None] = {}
         for stage in stages:
@@ -96,9 +98,16 @@ class Pipeline:
             if stage.n_steps:
                 name = f"{stage.kind} {getattr(stage, 'method', '')}".rstrip()
                 alike.setdefault(name, []).append(stage)
+        return alike
+
+    def estimate(self, stages: Sequence[Stage]) -> list[Cost]:
+        """How long what is missing of some stages, with all that they need, will take here.
+
+        Nothing is made: a few steps of each kind are timed, from stand-ins of what they need.
+        """
         return [
             Cost(name, len(same), self._seconds(same[-1], len(same), self._get_or_stand_in) / 60)
-            for name, same in alike.items()
+            for name, same in self.missing(stages).items()
         ]
 
     def _add_missing(self, stage: Stage, missing: dict[Stage, None]) -> None:

@@ -357,9 +357,9 @@ class Generated(Seeded, Sampler):
         if share.world > 1 or side_by_side == 1:
             self.fill(job, share)
         else:
-            shares = [Share(i, side_by_side) for i in range(side_by_side)]
-            jobs = [(self, job.work, part) for part in shares]
-            workers.side_by_side(_fill, jobs, "candidates, a part per core")
+            n_jobs = min(self.n_parts, 4 * side_by_side)  # several per core, so that a bar goes on
+            jobs = [(self, job.work, Share(i, n_jobs)) for i in range(n_jobs)]
+            workers.side_by_side(_fill, jobs, self.kind)
         wait_for_all()
         if share.rank == 0:
             # A second name for it, not a move: a kill before the end of the stage must not lose it.

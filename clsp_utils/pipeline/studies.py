@@ -1,6 +1,7 @@
 """Tables over methods, seeds and settings, each row one run."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -40,16 +41,27 @@ def comparison(
         Columns method, seed, model, linear, knn, k, seconds: number of the diffusion model, top-1
         in [0, 1], time of the training.
     """
-    seeds = range(companion.seed, companion.seed + companion.cfg.study.seeds)
+    names = [name for _ in _seeds(companion) for name in methods]
+    return _table(companion, compared_runs(companion, methods, **settings)).assign(method=names)
+
+
+def compared_runs(
+    companion: Companion, methods: Sequence[str] | Mapping[str, MethodAndBank], **settings: Any
+) -> list[Scores]:
+    """What `comparison` makes; arguments as there."""
     if not isinstance(methods, Mapping):
         methods = {method: (method, None) for method in methods}
     runs = []
-    for seed in seeds:
+    for seed in _seeds(companion):
         profile = companion.cfg.of_seed(model_of(companion, seed))
         for method, bank in methods.values():
             given = {"bank": bank(profile)} if bank else {}
             runs.append(_run(companion, method, seed, settings, **given))
-    return _table(companion, runs).assign(method=[name for _ in seeds for name in methods])
+    return runs
+
+
+def _seeds(companion: Companion) -> range:
+    return range(companion.seed, companion.seed + companion.cfg.study.seeds)
 
 
 def sweep(
@@ -60,23 +72,43 @@ def sweep(
     The column `field` holds the value (a sweep over "k" shows no k of kNN), `agreement` that of the
     bank that it was trained on.
     """
+    runs = swept_runs(companion, field, values, method)
+    own = {
+        field: [value for value in values for _ in range(companion.cfg.study.sweep_seeds)],
+        "agreement": _agreement(companion, runs),
+        "model": companion.seed,
+    }
+    return _table(companion, runs).assign(**own)
+
+
+def swept_runs(
+    companion: Companion, field: str, values: Sequence[float], method: str = "CLSP-SimCLR"
+) -> list[Scores]:
+    """What `sweep` makes; arguments as there."""
     cfg = companion.cfg.study
     of_bank: dict[str, dict] = {"mix_weight": {"k": cfg.sweep_k}, "k": {}}
     if field not in (*of_bank, "weight"):
         raise ConfigError(f"field={field!r}: use one of mix_weight, k, weight.")
-    seeds = range(companion.seed, companion.seed + cfg.sweep_seeds)
     third = companion.cfg.settings(METHODS[method].section).third_view
-    runs, swept, agreement = [], [], []
+    runs = []
     for value in values:
         changes = of_bank[field] | {field: value} if field in of_bank else {}
         bank = companion.stage(InterpolatedBank, **changes)
         settings = {} if field in of_bank else {"third_view": change(third, weight=value)}
-        images = companion.pipeline.get(bank)[:, 0]
-        agreement += [companion.judge.agreement(images, companion.data.train.labels)] * len(seeds)
-        swept += [value] * len(seeds)
+        seeds = range(companion.seed, companion.seed + cfg.sweep_seeds)
         runs += [_run(companion, method, seed, settings, bank=bank) for seed in seeds]
-    own = {field: swept, "agreement": agreement, "model": companion.seed}
-    return _table(companion, runs).assign(**own)
+    return runs
+
+
+def _agreement(companion: Companion, runs: Sequence[Scores]) -> list[float]:
+    """Of each run, how often the judge sees the anchor's class in the candidates of its bank."""
+
+    @cache
+    def of_bank(bank: Bank) -> float:
+        images = companion.pipeline.get(bank)[:, 0]
+        return companion.judge.agreement(images, companion.data.train.labels)
+
+    return [of_bank(run.encoder.bank) for run in runs if run.encoder.bank]
 
 
 def over_training(companion: Companion, methods: Sequence[str]) -> pd.DataFrame:
@@ -88,16 +120,20 @@ def over_training(companion: Companion, methods: Sequence[str]) -> pd.DataFrame:
         The columns of `comparison`, and besides share, of the training, and agreement, that of the
         bank that a run saw.
     """
-    seeds = range(companion.seed, companion.seed + companion.cfg.study.seeds)
-    runs, shares, agreement = [], [], []
+    runs = runs_over_training(companion, methods)
+    shares = [share for share in (*SNAPSHOTS, 1.0) for _ in methods for _ in _seeds(companion)]
+    own = {"share": shares, "agreement": _agreement(companion, runs), "model": companion.seed}
+    return _table(companion, runs).assign(**own)
+
+
+def runs_over_training(companion: Companion, methods: Sequence[str]) -> list[Scores]:
+    """What `over_training` makes; arguments as there."""
+    runs = []
     for share in (*SNAPSHOTS, 1.0):
         bank = companion.stage(InterpolatedBank, unet=model_after(companion, share))
-        images = companion.pipeline.get(bank)[:, 0]
-        own = [_run(companion, method, seed, {}, bank=bank) for method in methods for seed in seeds]
-        agreement += [companion.judge.agreement(images, companion.data.train.labels)] * len(own)
-        shares += [share] * len(own)
-        runs += own
-    return _table(companion, runs).assign(share=shares, agreement=agreement, model=companion.seed)
+        for method in methods:
+            runs += [_run(companion, method, seed, {}, bank=bank) for seed in _seeds(companion)]
+    return runs
 
 
 def model_after(companion: Companion, share: float) -> DiffusionModel | Snapshot:

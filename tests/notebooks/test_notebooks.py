@@ -40,8 +40,8 @@ def test_stored_clean(path):
     tags = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])]
     assert tags.count("parameters") == 1 and "injected-parameters" not in tags
     # Widgets are for readers: a run may wait for their messages for ever.
-    widgets = [cell for cell in code if "ipywidgets" in cell.source]
-    assert all("skip-execution" in cell.metadata.tags for cell in widgets)
+    widgets = [cell for cell in code if "widgets" in cell.source or "explore" in cell.source]
+    assert all({"interactive", "skip-execution"} <= copies.tags(cell) for cell in widgets)
     assert max(len(cell.source.splitlines()) for cell in code) <= 40
 
 
@@ -145,6 +145,26 @@ def test_with_solutions_every_check_passes(smoke, monkeypatch, tmp_path):
             assert text.startswith(f"✓ {number}: "), text
     after = {path.name: path.read_bytes() for path in (smoke / "build/smoke/figures").glob("*.csv")}
     assert after == csv
+
+
+@pytest.mark.slow
+def test_the_first_cell_says_what_is_to_be_made(smoke):
+    """In an empty store, notebook by notebook; what follows from what was made before it."""
+    said = {}
+    for path in NOTEBOOKS[:6]:
+        cells = nbformat.read(smoke / "build/smoke/notebooks" / path.name, as_version=4).cells
+        (cell,) = (cell for cell in cells if "companion.outlook(" in cell.source)
+        text = "".join(output.get("text", "") for output in cell.outputs)
+        said[path.stem[:2]] = sorted(re.findall(r"^(?:to make: |All that)(.*)$", text, re.M))
+    methods = Profile("smoke").study.methods
+    assert said == {
+        "01": ["1 x diffusion"],
+        "02": [" takes long is in the store."],
+        "03": ["1 x pretrain supervised"],
+        "04": [" takes long is in the store."],
+        "05": ["1 x candidates", *sorted(f"2 x pretrain {method}" for method in methods)],
+        "06": ["2 x pretrain SimCLR", "3 x candidates", "3 x pretrain CLSP-SimCLR"],
+    }
 
 
 @pytest.mark.slow

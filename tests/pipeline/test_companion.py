@@ -1,5 +1,7 @@
 """The door of notebooks: what is stored is not made again, and where figures go."""
 
+import re
+
 import numpy as np
 import pytest
 from least_work import FP32, QUICK, equal
@@ -15,6 +17,7 @@ from clsp_utils.pipeline import (
     Profile,
     Scores,
     StudySamples,
+    compared_runs,
 )
 from clsp_utils.positives import interpolate
 from clsp_utils.runtime import resolve_precision
@@ -154,6 +157,33 @@ def test_it_says_what_it_is_and_whose_numbers_they_are(home, capsys):
     assert said.startswith(f"profile paper, seed 0, {resolve_precision('auto')}, 1 threads.\n")
     assert "those of cifar10" in said and c.content == "class"
     assert c.precision == resolve_precision("auto")
+
+
+def test_it_says_what_is_yet_to_be_made_and_how_long_that_takes(home, capsys):
+    c = Companion("smoke", 0, QUICK)
+    plan = [*compared_runs(c, ["CLSP-SimCLR"]), c.stage(Pretrained, method="supervised")]
+
+    def told():
+        capsys.readouterr()
+        c.outlook(plan)
+        return capsys.readouterr().out.splitlines()
+
+    kinds = [
+        "1 x diffusion",
+        "1 x candidates",
+        "2 x pretrain CLSP-SimCLR",
+        "1 x pretrain supervised",
+    ]
+    assert told() == [f"to make: {kind}" for kind in kinds]
+    c.pipeline.announce = True
+    c.get(Pretrained, method="supervised")
+    lines = told()
+    assert [line.split(", about ")[0] for line in lines] == [f"to make: {one}" for one in kinds[:3]]
+    assert all(re.fullmatch(r".*, about \d+\.\d min here", line) for line in lines)
+    assert {path.parents[1].name for path in home.rglob("manifest.json")} == {"pretrain"}
+    c.pipeline.announce = False
+    c.get_all(plan, "runs")
+    assert told() == ["All that takes long is in the store."]
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31, 1.5, "one", None])
