@@ -3,9 +3,10 @@
 PYTHON ?= python3
 PROFILE ?= laptop
 BIN := .venv/bin
+NPM := play/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help figures everything redraw numbers store test lint lab student strip reliability clean
+.PHONY: help figures everything redraw numbers store test lint lab student play strip reliability clean
 
 help: ## this list
 	@echo "make TARGET [PROFILE=laptop|smoke|gpu|paper] [ARGS=...] [PYTHON=python3]"
@@ -45,6 +46,9 @@ lab: .venv/ready ## open JupyterLab on copies of the notebooks, in lab/; the sto
 student: .venv/ready ## copies for a class, without and with solutions, in build/course
 	$(BIN)/python -m clsp_utils student
 
+play: .venv/ready $(NPM) ## a page on which the reader's browser mixes the middles, in build/play; needs npm
+	$(BIN)/python -m clsp_utils play --profile $(PROFILE)
+
 strip: .venv/ready ## take outputs out of the notebooks
 	$(BIN)/$(STRIP) notebooks/*.ipynb
 
@@ -62,3 +66,7 @@ clean: ## delete results; figures/ and lab/ stay
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@
+
+$(NPM): play/package-lock.json
+	@command -v npm >/dev/null || { echo "error: npm is not there; install Node.js, which brings it"; exit 1; }
+	npm ci --prefix play --silent

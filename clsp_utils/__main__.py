@@ -44,9 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     stage.add_argument("name", help=", ".join(_stages()))
     stage.add_argument("--method", help="of pretrain and scores (CLSP-SimCLR)")
     stage.add_argument("--seed", type=int, default=0, help="as the notebooks' parameter (0)")
-    for command in (run, one, stage):
+    play = commands.add_parser("play", help="the page on which a browser samples (see make play)")
+    for command in (run, one, stage, play):
         profiles = f"{', '.join(PROFILES)}; default laptop"
         command.add_argument("--profile", default="laptop", help=profiles)
+    for command in (run, one, stage):
         command.add_argument(
             "-p",
             dest="parameters",
@@ -61,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         does = {
-            "lab": _lab, "run": _run, "regenerate": _run, "stage": _stage, "student": _student,
+            "lab": _lab, "play": _play, "run": _run, "regenerate": _run, "stage": _stage,
+            "student": _student,
         }  # fmt: skip
         return does[options.command](options)
     except (ConfigError, StoreError, OSError) as error:
@@ -129,6 +132,16 @@ def _student(options: argparse.Namespace) -> int:
         (folder / "docs").mkdir(exist_ok=True)
         replace_file(folder / "docs" / name, (PROJECT / "docs" / name).read_bytes())
     print(f"{len(notebooks)} notebooks for students and for those who teach: {folder}")
+    return 0
+
+
+def _play(options: argparse.Namespace) -> int:
+    from clsp_utils.book.play import write_page  # seconds of imports
+    from clsp_utils.pipeline import Companion
+
+    folder = home("build", "play")
+    n_bytes = write_page(Companion(options.profile), folder)
+    print(f"{folder}: {n_bytes / 1e6:.1f} MB; look at it with: python -m http.server -d {folder}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 from contextlib import contextmanager
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for subprocesses
@@ -36,6 +37,22 @@ def home(tmp_path, monkeypatch):
 def no_kernel(monkeypatch):
     """If bad input is not refused, the project's notebooks must not start to run."""
     monkeypatch.setattr(runner, "run_notebook", lambda *_: pytest.fail("a notebook was run"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, driven by Playwright; where there is none, what needs it is left out."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("there is no Chromium here (Debian and Ubuntu: apt install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ("background-networking", "component-update", "sync")  # it shall ask nobody anything
+    flags = ["--no-sandbox", "--disable-gpu", *(f"--disable-{what}" for what in quiet)]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        opened.close()
 
 
 class Killed(Exception):
