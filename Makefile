@@ -6,7 +6,7 @@ BIN := .venv/bin
 NPM := play/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help figures everything redraw numbers store test lint lab student play strip reliability clean
+.PHONY: help figures everything redraw numbers store test lint lab student play site strip reliability clean
 
 help: ## this list
 	@echo "make TARGET [PROFILE=laptop|smoke|gpu|paper] [ARGS=...] [PYTHON=python3]"
@@ -48,6 +48,12 @@ student: .venv/ready ## copies for a class, without and with solutions, in build
 
 play: .venv/ready $(NPM) ## a page on which the reader's browser mixes the middles, in build/play; needs npm
 	$(BIN)/python -m clsp_utils play --profile $(PROFILE)
+
+# Where npm is missing the page that runs the UNet in the browser is left out, and the site says so.
+site: .venv/ready ## a site of notebooks as they were run, docs and package, in build/site
+	@if command -v npm >/dev/null; then $(MAKE) play; fi
+	$(BIN)/python -m sphinx --quiet --nitpicky -c docs -d build/doctrees -D profile=$(PROFILE) . build/site
+	@echo "build/site/index.html"
 
 strip: .venv/ready ## take outputs out of the notebooks
 	$(BIN)/$(STRIP) notebooks/*.ipynb

@@ -45,7 +45,9 @@ def test_conda_and_pip_ask_for_the_same():
 
 def test_every_requirement_has_a_version_and_a_constraint():
     asked = versions([*PROJECT["dependencies"], *EXTRAS["dev"]])
-    assert all(asked.values()) and {*EXTRAS["cluster"], *EXTRAS["export"]} <= {*EXTRAS["dev"]}
+    assert all(asked.values()) and {*EXTRAS["cluster"], *EXTRAS["export"], *EXTRAS["site"]} <= {
+        *EXTRAS["dev"]
+    }
     assert constraints().keys() == asked.keys()
     assert all(re.fullmatch(r"==[\d.]+", version) for version in constraints().values())
 
@@ -78,7 +80,9 @@ def test_readme_is_short():
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/api.md",
     "docs/glossary.md",
+    "docs/index.md",
     "docs/results.md",
     "docs/scale.md",
     "docs/symbols.md",

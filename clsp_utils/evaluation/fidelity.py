@@ -12,7 +12,7 @@ from clsp_utils.runtime import WeightsError, device, read_tensors
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^1/2) of two sets of features (arXiv 1706.08500).
+    """`|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^1/2)` of two sets of features (arXiv 1706.08500).
 
     Args:
         a: features `(N, D)`; b: `(M, D)`. With few more than D rows the distance comes out too

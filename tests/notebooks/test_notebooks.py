@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import built_site
 import nbformat
 import numpy as np
 import papermill
@@ -14,7 +16,7 @@ import pytest
 from clsp_utils.book import copies
 from clsp_utils.book import run_notebooks as runner
 from clsp_utils.book.run_notebooks import find_notebooks
-from clsp_utils.config import home
+from clsp_utils.config import PROJECT, home
 from clsp_utils.pipeline import Profile
 
 NOTEBOOKS = find_notebooks(home("notebooks"))
@@ -301,3 +303,60 @@ def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     result = clsp(tmp_path / "file", "run", "01")
     assert result.returncode == 2 and "cannot be written" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def site(smoke):
+    """The site of the notebooks at smoke; a warning of Sphinx, as of a link in vain, ends it."""
+    options = ["--quiet", "--nitpicky", "--fail-on-warning", "-D", "profile=smoke"]
+    command = [sys.executable, "-m", "sphinx", *options, "-c", "docs", "-d", smoke / "doctrees"]
+    environment = os.environ | {"CLSP_HOME": str(smoke)}
+    result = subprocess.run(
+        [*command, ".", smoke / "site"],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return built_site.pages(smoke / "site")
+
+
+@pytest.mark.slow
+def test_site_needs_nothing_from_elsewhere_and_links_lead_somewhere(site):
+    assert not built_site.broken(site)
+    elsewhere = {link for page in site.values() for link in page.loads if "//" in link}
+    assert not elsewhere
+
+
+@pytest.mark.slow
+def test_site_shows_every_figure_of_the_run_with_its_caption(site, smoke):
+    for path in NOTEBOOKS:
+        outputs = [
+            output
+            for cell in nbformat.read(smoke / "build/smoke/notebooks" / path.name, 4).cells
+            for output in cell.get("outputs", [])
+        ]
+        captions = [
+            output.metadata["image/png"]["alt"]
+            for output in outputs
+            if "image/png" in output.get("data", {})
+        ]
+        page = site[smoke / "site/notebooks" / f"{path.stem}.html"]
+        assert captions and [alt for _, alt in page.pictures] == captions
+        text = page.path.read_text()
+        assert "Outputs of a run with" in text and "cells are without" not in text
+        download = smoke / "site/_sources/notebooks" / path.name
+        assert download.read_bytes() == path.read_bytes()
+    assert all(alt for page in site.values() for _, alt in page.pictures)
+    gallery = {Path(src).name for src, _ in site[smoke / "site/docs/index.html"].pictures}
+    assert gallery >= {path.name for path in (PROJECT / "figures").glob("*.png")}
+
+
+@pytest.mark.slow
+def test_site_can_be_searched(site, smoke):
+    index = (smoke / "site/searchindex.js").read_text()
+    known = json.loads(re.search(r'"docnames":(\[.*?\])', index)[1])
+    assert {f"notebooks/{path.stem}" for path in NOTEBOOKS} < set(known)
+    assert {"docs/glossary", "docs/results", "docs/teaching", "docs/api"} < set(known)
+    assert '"misconcept"' in index and "background_match" in index
