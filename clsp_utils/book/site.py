@@ -31,7 +31,9 @@ def notebook_page(stored: NotebookNode, executed: NotebookNode | None) -> Notebo
             cell.metadata.tags.append("hide-input")
             cell.metadata.mystnb = {"code_prompt_show": "Show a solution"}
         elif "skip-execution" in tags(cell):
-            cell.update(cell_type="markdown", source=EXPLORE)
+            # A cell that only prepares for the one with the controls says nothing.
+            source = EXPLORE if "ipywidgets" in cell.source else ""
+            cell.update(cell_type="markdown", source=source)
             del cell["outputs"], cell["execution_count"]
         else:
             n_cells += 1

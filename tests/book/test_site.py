@@ -19,7 +19,8 @@ def stored():
         cell("a", "1", "parameters"),
         cell("b", "2"),
         cell("c", "x = 3", "01.1", "solution", "skip-execution"),
-        cell("d", "interact()", "skip-execution"),
+        cell("d", "def draw(): ...", "skip-execution"),
+        cell("e", "from ipywidgets import IntSlider", "skip-execution"),
         new_markdown_cell("The end."),
     ]
     return new_notebook(cells=cells)
@@ -73,10 +74,10 @@ def test_outputs_that_belong_to_no_cell_are_left_out_and_counted(run):
 
 def test_what_is_for_the_screen_becomes_a_sentence_and_a_solution_is_folded():
     page = notebook_page(stored(), executed(*RUN))
-    *_, solution, explore, end = page.cells
+    *_, solution, prepares, explore, end = page.cells
     assert "hide-input" in solution.metadata.tags
     assert solution.metadata.mystnb == {"code_prompt_show": "Show a solution"}
-    assert explore.cell_type == "markdown" and explore.source == EXPLORE
+    assert explore.cell_type == "markdown" and explore.source == EXPLORE and not prepares.source
     assert not {"outputs", "execution_count"} & explore.keys()
     assert end.source == "The end."
 
