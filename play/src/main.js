@@ -107,8 +107,8 @@ function inWords({ w, below, silent }) {
 }
 
 function showSettings() {
-  for (const output of form.querySelectorAll("output")) {
-    output.textContent = fields.namedItem(output.htmlFor.value).value;
+  for (const span of form.querySelectorAll("[data-value-of]")) {
+    span.textContent = fields.namedItem(span.dataset.valueOf).value;
   }
   document.querySelector("#now").textContent = inWords(settings());
 }
