@@ -16,7 +16,8 @@ def explore(draw: Callable[..., Any], **controls: Widget) -> None:
 
     Args:
         draw: called with the controls' values by name; shows something.
-        controls: by the name of the argument that they set.
+        controls: by the name of the argument that they set. No lists (`Dropdown`, `Select`): their
+            arrow keys go to JupyterLab, which moves on to another cell.
     """
     for control in controls.values():
         control.style.description_width = "initial"  # long ones would be cut
