@@ -194,6 +194,54 @@ def sentences() -> Iterator[Sentence]:
         (after[0.1], after[0.4], after[1]),
     )
 
+    over = table("07_generation_quality")
+    first, last = over.iloc[0], over.iloc[-1]
+    relation = table("07_correlation").set_index(["quality", "metric"])
+    yield Sentence(
+        results,
+        "falls from {:.2f} to {:.2f} and agreement rises from {:.2f} to {:.2f}; kNN of CLSP-SimCLR "
+        "goes from {:.3f} to {:.3f}, Spearman's correlation with the distance {:.2f}.",
+        (
+            first.frechet,
+            last.frechet,
+            first.agreement,
+            last.agreement,
+            first["CLSP-SimCLR, knn"],
+            last["CLSP-SimCLR, knn"],
+            relation.spearman["frechet", "knn"],
+        ),
+    )
+    yield Sentence(
+        results,
+        "{} such correlations over {} moments have p = {:.3f} after correction",
+        (word(len(relation)).capitalize(), word(len(over)), relation.p_holm.min()),
+    )
+    by = table("07_protocol").frechet
+    yield Sentence(
+        results,
+        "steps of DDPM's sampler: from {:.2f} to {:.2f}; the small variance: {:.2f}; half as many "
+        "samples: {:.2f}; cut off instead of rounded: {:.2f} (",
+        (by[0], by[2], by[3], by[6], by[4]),
+    )
+    of = table("08_accuracy").set_index("method")
+    listed = (
+        "interpolation", "recoloured third view", "third view", "class positives",
+        "RCG-cluster, 10", "RCG", "inflation",
+    )  # fmt: skip
+    two = "{:.3f} and {:.3f}"
+    yield Sentence(
+        results,
+        f"interpolation {two}, recoloured third view {two}, third view {two}, class positives "
+        f"{two}, RCG-cluster {two} (10 clusters), RCG {two}, inflation (the same candidates as "
+        f"anchors) {two}.",
+        tuple(of[metric][name] for name in listed for metric in ("linear", "knn")),
+    )
+    yield Sentence(
+        results,
+        "(agreement of class positives {:.2f}, of RCG {:.2f})",
+        (of.agreement["class positives"], of.agreement["RCG"]),
+    )
+
 
 def rewritten(text: str, sentence: Sentence) -> str:
     """The text of a document with the sentence's numbers in it.
