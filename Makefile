@@ -18,8 +18,8 @@ figures: .venv/ready ## the paper's story, notebooks 01 to 06; figures go to bui
 everything: .venv/ready ## all notebooks
 	$(BIN)/python -m clsp_utils run --profile $(PROFILE) $(ARGS)
 
-redraw: .venv/ready ## as figures, but into figures/, which git keeps (another processor rounds otherwise)
-	$(BIN)/python -m clsp_utils run --redraw 01 02 03 04 05 06 $(ARGS)
+redraw: .venv/ready ## as everything, but into figures/, which git keeps (other processors round otherwise)
+	$(BIN)/python -m clsp_utils run --redraw $(ARGS)
 
 numbers: .venv/ready ## write the numbers of README and docs from the tables in figures/
 	$(BIN)/python docs/write_numbers.py

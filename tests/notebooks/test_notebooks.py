@@ -1,4 +1,4 @@
-"""The notebooks as they are stored, and through papermill, from an empty store."""
+"""The notebooks as they are stored, through papermill from an empty store, and in a browser."""
 
 import json
 import os
@@ -12,9 +12,11 @@ import nbformat
 import numpy as np
 import papermill
 import pytest
+from lab_page import OUTPUT, LabPage, jupyterlab
 
 from clsp_utils.book import copies
 from clsp_utils.book import run_notebooks as runner
+from clsp_utils.book.lab import refresh_copies
 from clsp_utils.book.run_notebooks import find_notebooks
 from clsp_utils.config import PROJECT, home
 from clsp_utils.pipeline import Profile
@@ -360,3 +362,76 @@ def test_site_can_be_searched(site, smoke):
     assert {f"notebooks/{path.stem}" for path in NOTEBOOKS} < set(known)
     assert {"docs/glossary", "docs/results", "docs/teaching", "docs/api"} < set(known)
     assert '"misconcept"' in index and "background_match" in index
+
+
+# In JupyterLab ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lab(browser, smoke, tmp_path_factory):
+    """Folder with working copies at smoke, and a page with JupyterLab on it."""
+    folder, place = (tmp_path_factory.mktemp(name) for name in ("lab", "server"))
+    refresh_copies(NOTEBOOKS, folder)
+    for path in folder.iterdir():
+        plain = path.read_text()
+        at_smoke = plain.replace('profile: str = \\"laptop\\"', 'profile: str = \\"smoke\\"')
+        assert at_smoke != plain
+        path.write_text(at_smoke)
+    with jupyterlab(folder, place, CLSP_HOME=str(smoke)) as address:
+        yield folder, LabPage(browser, address)
+
+
+@pytest.mark.slow
+@each_notebook
+def test_in_jupyterlab_all_cells_run_and_every_control_changes_what_it_shows(lab, path):
+    """Nothing is said on the console, and what JupyterLab saves is the copy alone."""
+    folder, page = lab
+    stored = path.read_bytes()
+    with page.opened(path.name):
+        assert page.run_all() == {"errors": [], "left_out": 0}
+        if "interactive" in path.read_text():
+            controls = page.controls()
+            assert controls
+            for control in controls:
+                page.move(control)
+        page.page.screenshot(path=home("build", "browser", f"{path.stem}.png"))
+        assert page.console == []
+    assert path.read_bytes() == stored
+    saved = nbformat.read(folder / path.name, as_version=4)
+    assert any(cell.get("outputs") for cell in saved.cells)
+
+
+SLOW = """
+import time
+from IPython.display import HTML, display
+from ipywidgets import IntSlider
+from clsp_utils.book.explore import explore
+
+drawn = []
+
+def draw(x):
+    drawn.append(x)
+    time.sleep(0.3)
+    display(HTML(f"<img alt=''>{len(drawn)} drawn, 12 / {x - 20} = {12 / (x - 20)}"))
+
+explore(draw, x=IntSlider(max=30))
+"""
+
+
+@pytest.mark.slow
+def test_a_slow_picture_does_not_fall_behind_and_an_error_is_shown(lab):
+    folder, page = lab
+    cell = nbformat.v4.new_code_cell(SLOW, metadata={"tags": ["interactive"]})
+    kernel = {"kernelspec": nbformat.read(NOTEBOOKS[0], as_version=4).metadata.kernelspec}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / "slow.ipynb")
+    with page.opened("slow.ipynb"):
+        assert page.run_all() == {"errors": [], "left_out": 0}
+        (slider,) = page.controls()
+        slider.focus()
+        for _ in range(22):
+            page.page.keyboard.press("ArrowUp")
+        page.page.wait_for_selector("text=12 / 2 = 6.0")
+        assert int(page.page.inner_text(OUTPUT).split()[0]) < 22, "every step was drawn"
+        for _ in range(2):
+            page.page.keyboard.press("ArrowDown")
+        page.page.wait_for_selector("text=ZeroDivisionError")
