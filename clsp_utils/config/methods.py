@@ -42,8 +42,11 @@ class Training:
     momentum: Share = 0.9  # of SGD
     weight_decay: NotNegative = 1e-4
     warmup: NotNegative = 1.0  # epochs
-    # One forward over all views, whose batch norm they share; else one per view.
-    views_together: bool = True
+    # "joint": one forward over all views, which share the statistics of batch norm; "per_view": one
+    # for each, as in the authors' MoCo; "first_view": so too, and only the first view moves the
+    # running statistics. That is the authors' SimCLR, where DataParallel keeps those of its first
+    # chunk, with a GPU per view.
+    batch_norm: Literal["joint", "per_view", "first_view"] = "joint"
     watch_every: CountOrNone = local(
         default=0
     )  # epochs between two kNN scores in the log; 0 = none

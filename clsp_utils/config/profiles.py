@@ -91,9 +91,10 @@ PAPER: Values = {
         "backbone": _RESNET18, "views": _PHOTOGRAPHS, "epochs": 1000, "batch": 1024, "lr": 0.5,
         "warmup": 10, "third_view": {"ramp": 0.0}, "queue": 65536, "watch_every": 10,
     },
+    "simclr": {"batch_norm": "first_view"},
     "moco": {
         "batch": 512, "lr": 0.3, "queue": 32768, "third_view": {"weight": 0.5},
-        "views": {"saturation": 0.2, "p_solarize": 0.2}, "views_together": False,
+        "views": {"saturation": 0.2, "p_solarize": 0.2}, "batch_norm": "per_view",
     },
     "swav": {"prototypes": 3000, "queue": 3840},
     "classifier": {

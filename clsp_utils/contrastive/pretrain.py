@@ -6,7 +6,8 @@ own rows.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -139,8 +140,10 @@ def pretrain(
         anchors = order[i * batch : (i + 1) * batch]
         views = draw_views(step, anchors)
         with runtime.autocast(device, precision):
-            groups = [torch.cat(views)] if cfg.views_together else views
-            z = [project(x.contiguous(memory_format=torch.channels_last)) for x in groups]
+            z = []
+            for i, x in enumerate([torch.cat(views)] if cfg.batch_norm == "joint" else views):
+                with running_statistics(net.encoder, cfg.batch_norm != "first_view" or i == 0):
+                    z.append(project(x.contiguous(memory_format=torch.channels_last)))
             z = [share.gather(own) for own in torch.cat(z).chunk(len(views))]
             loss = net.loss(Batch(z, views, labels[anchors].to(device), share, step, total))
         runtime.set_lr(optimizer, lr(step))
@@ -166,6 +169,19 @@ def pretrain(
             runtime.write_log(work / "log.csv", step, per_epoch, losses, lr, further)
         checkpoint.after_step(step, losses[step].item(), f"{recipe.section}.lr={cfg.lr:g}")
     return net.encoder.to("cpu", memory_format=torch.contiguous_format).eval(), losses.numpy()
+
+
+@contextmanager
+def running_statistics(net: nn.Module, moved: bool) -> Iterator[None]:
+    """Whether batches that pass inside move the running statistics of batch norm."""
+    kind = nn.modules.batchnorm._BatchNorm
+    norms = [] if moved else [m for m in net.modules() if isinstance(m, kind)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    yield
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def warn_of_collapse(method: str, epoch: int, spreads: Tensor, loss: float) -> None:

@@ -14,6 +14,7 @@ from clsp_utils import data, runtime
 from clsp_utils.config import METHODS, Backbone, Data, Recipe, ThirdView, Views
 from clsp_utils.contrastive import Batch, Encoder, Method, build_method, pretrain
 from clsp_utils.contrastive.methods import base, moco, simclr
+from clsp_utils.contrastive.methods.momentum import MomentumEncoder
 
 # `contrastive.pretrain` is the function; the module is behind it.
 loop = importlib.import_module("clsp_utils.contrastive.pretrain")
@@ -141,7 +142,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
 OTHERS = {
     "backbone": dataclasses.replace(BACKBONE, hidden=24), "views": Views(p_grey=0.9), "epochs": 3,
     "batch": 16, "lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "warmup": 0.0, "temperature": 0.7,
-    "queue": 40, "key_momentum": 0.5, "key_momentum_end": 0.6, "views_together": False,
+    "queue": 40, "key_momentum": 0.5, "key_momentum_end": 0.6, "batch_norm": "per_view",
     "ramp": 0.9, "t_plus": 3.0, "t_minus": 0.5, "epsilon": 0.5, "prototypes": 20, "freeze": 0.8,
     "queue_from": 0.0,
 }  # fmt: skip
@@ -153,7 +154,7 @@ def test_every_setting_of_a_method_changes_the_result(train, method):
     own = {f.name for f in dataclasses.fields(METHODS[method].settings)}
     none = {"watch_every", "third_view"} | {"stages", "clusters"}  # these two shape other runs
     if len(METHODS[method].views) == 1:
-        none.add("views_together")
+        none.add("batch_norm")
     changes = [(name, {name: OTHERS[name]}) for name in own - none]
     if method in THIRD:
         changes += [(name, {"third_view": value}) for name, value in THIRD_VIEWS.items()]
@@ -296,31 +297,55 @@ def test_weight_of_the_third_view_rises_over_the_ramp(train, monkeypatch, method
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("together", [True, False])
-@pytest.mark.parametrize("method", ["SimCLR", "CLSP-MoCoV2"])
-def test_batch_norm_sees_all_views_together_or_one_by_one(train, monkeypatch, method, together):
+@pytest.mark.parametrize("batch_norm", ["joint", "per_view", "first_view"])
+@pytest.mark.parametrize("method", ["CLSP-SimCLR", "CLSP-MoCoV2"])
+def test_batch_norm_sees_all_views_together_or_one_by_one(train, monkeypatch, method, batch_norm):
     seen, z, forward = [], [], Encoder.forward
+    together = batch_norm == "joint"
 
     def spy(self, x):
         seen.append(x)
         return forward(self, x)
 
     def see_batch(self, batch):
-        z.append((batch.views, batch.z))
+        z.append((batch.views, batch.z, self.encoder.backbone.bn1.running_mean.clone()))
         return sum(own.sum() for own in batch.z)
 
     monkeypatch.setattr(Encoder, "forward", spy)
     monkeypatch.setattr(base.Method, "loss", see_batch)
     monkeypatch.setattr(moco.MoCoV2, "after_step", lambda self, progress: None)
-    train(method, epochs=1, views_together=together)
+    train(method, epochs=1, batch_norm=batch_norm)
     n = len(METHODS[method].views)
     assert [len(x) for x in seen] == [32 * n] * 2 if together else [32] * 2 * n
-    views, projected = z[0]
+    views, projected, running = z[0]
     first = build_method(method, settings(method), 10, 0).encoder.train()
     groups = [torch.cat(views)] if together else views
+    running_means = []
     with torch.no_grad():
-        expected = torch.cat([forward(first, group) for group in groups])
-    torch.testing.assert_close(torch.cat(projected), expected, atol=1e-5, rtol=1e-4)
+        expected = []
+        for group in groups:
+            expected.append(forward(first, group))
+            running_means.append(first.backbone.bn1.running_mean.clone())
+    torch.testing.assert_close(torch.cat(projected), torch.cat(expected), atol=1e-5, rtol=1e-4)
+    moved = running_means[0 if batch_norm == "first_view" else -1]
+    torch.testing.assert_close(running, moved, atol=1e-6, rtol=1e-4)
+    assert together or (running_means[0] - running_means[-1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("batch_norm", ["joint", "per_view"])
+def test_the_encoder_of_keys_normalises_as_the_other_does(batch_norm):
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, x):
+            seen.append(len(x))
+            return x + len(seen)
+
+    cfg = settings("MoCoV2", batch_norm=batch_norm)
+    views = [torch.zeros(2, 3), torch.ones(2, 3), torch.ones(2, 3)]
+    keys = MomentumEncoder(Spy(), cfg).keys(views, runtime.ALONE)
+    assert seen == ([4] if batch_norm == "joint" else [2, 2])
+    assert [len(k) for k in keys] == [2, 2] and not keys[0].equal(keys[1])
 
 
 def test_the_extra_term_pulls_the_second_view_to_the_third(train, monkeypatch):

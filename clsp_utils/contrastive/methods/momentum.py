@@ -47,11 +47,13 @@ class MomentumEncoder(nn.Module):
         super().__init__()
         self.encoder = momentum_copy(encoder)
         self.start, self.end = cfg.key_momentum, cfg.key_momentum_end
+        self.joint = cfg.batch_norm == "joint"
 
     @torch.no_grad()
     def keys(self, views: list[Tensor], share: Share) -> list[Tensor]:
         """Embeddings of the first two views, `(N, D)` each, of the whole batch."""
-        return [share.gather(k) for k in self.encoder(torch.cat(views[:2])).chunk(2)]
+        groups = [torch.cat(views[:2])] if self.joint else views[:2]
+        return [share.gather(k) for k in torch.cat([self.encoder(x) for x in groups]).chunk(2)]
 
     @torch.no_grad()
     def follow(self, encoder: nn.Module, progress: float) -> None:
