@@ -1,6 +1,7 @@
 """Networks of others, written from their descriptions, and how a test damages them."""
 
 import math
+from itertools import pairwise
 
 import torch
 from diffusers import UNet2DModel
@@ -76,21 +77,26 @@ class Resampling(nn.Module):
         return self.main(F.interpolate(x, scale_factor=2, mode="nearest") if self.up else x)
 
 
+def time_table(d):
+    table = torch.zeros(1000, d)
+    for i in range(d // 2):
+        angle = torch.arange(1000) * math.exp(-math.log(10000) * 2 * i / d)
+        table[:, 2 * i], table[:, 2 * i + 1] = angle.sin(), angle.cos()
+    return table
+
+
+def embedding(table, width):
+    lookup = nn.Embedding.from_pretrained(table)
+    layers = nn.Linear(table.shape[1], width), nn.SiLU(), nn.Linear(width, width)
+    return nn.Sequential(lookup, *layers)
+
+
 class AuthorsUNet(nn.Module):
     def __init__(self, channels, attention=(), groups=8, width_temb=4, blocks=2):
         super().__init__()
         d, d_temb = channels[0], channels[0] * width_temb
-        table = torch.zeros(1000, d)
-        for i in range(d // 2):
-            angle = torch.arange(1000) * math.exp(-math.log(10000) * 2 * i / d)
-            table[:, 2 * i], table[:, 2 * i + 1] = angle.sin(), angle.cos()
         self.time_embedding = nn.Module()
-        self.time_embedding.timembedding = nn.Sequential(
-            nn.Embedding.from_pretrained(table),
-            nn.Linear(d, d_temb),
-            nn.SiLU(),
-            nn.Linear(d_temb, d_temb),
-        )
+        self.time_embedding.timembedding = embedding(time_table(d), d_temb)
         self.encoder, self.decoder = nn.Module(), nn.Module()
         self.encoder.head = nn.Conv2d(3, d, 3, padding=1)
         self.encoder.downblocks, self.decoder.upblocks = nn.ModuleList(), nn.ModuleList()
@@ -147,6 +153,115 @@ class AuthorsUNet(nn.Module):
 
 def authors(channels=(8, 16), **more):
     return randomised(AuthorsUNet(channels, **more))
+
+
+# Their conditional UNet, and how they sample from it ----------------------------------------------
+
+
+class ConditionalResidual(Residual):
+    def __init__(self, c_in, c_out, d_temb, attends, groups):
+        super().__init__(c_in, c_out, d_temb, attends, groups)
+        self.cond_proj = nn.Sequential(nn.SiLU(), nn.Linear(d_temb, c_out))
+
+    def forward(self, x, temb, cemb):
+        added = self.temb_proj(temb) + self.cond_proj(cemb)
+        h = self.block2(self.block1(x) + added[:, :, None, None])
+        return self.attn(h + self.shortcut(x))
+
+
+class TwoSizesDown(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.c1 = nn.Conv2d(c, c, 3, stride=2, padding=1)
+        self.c2 = nn.Conv2d(c, c, 5, stride=2, padding=2)
+
+    def forward(self, x, *embeddings):
+        return self.c1(x) + self.c2(x)
+
+
+class TransposedUp(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.c = nn.Conv2d(c, c, 3, padding=1)
+        self.t = nn.ConvTranspose2d(c, c, 5, stride=2, padding=2, output_padding=1)
+
+    def forward(self, x, *embeddings):
+        return self.c(self.t(x))
+
+
+class AuthorsConditionalUNet(nn.Module):
+    """Attention at all levels of the encoder half, and at none of the decoder half."""
+
+    def __init__(self, channels, n_classes=3, groups=8, blocks=2):
+        super().__init__()
+        d, d_temb = channels[0], 4 * channels[0]
+        self.time_embedding, self.cond_embedding = nn.Module(), nn.Module()
+        self.time_embedding.timembedding = embedding(time_table(d), d_temb)
+        self.cond_embedding.condEmbedding = embedding(torch.zeros(n_classes + 1, d), d_temb)
+        self.head = nn.Conv2d(3, d, 3, padding=1)
+        self.downblocks, self.upblocks = nn.ModuleList(), nn.ModuleList()
+        c, skips = d, [d]
+        for level, c_out in enumerate(channels):
+            for _ in range(blocks):
+                self.downblocks.append(ConditionalResidual(c, c_out, d_temb, True, groups))
+                c = c_out
+                skips.append(c)
+            if level < len(channels) - 1:
+                self.downblocks.append(TwoSizesDown(c))
+                skips.append(c)
+        attends = (True, False)
+        self.middleblocks = nn.ModuleList(
+            ConditionalResidual(c, c, d_temb, one, groups) for one in attends
+        )
+        for level, c_out in reversed(list(enumerate(channels))):
+            for _ in range(blocks + 1):
+                c += skips.pop()
+                self.upblocks.append(ConditionalResidual(c, c_out, d_temb, False, groups))
+                c = c_out
+            if level > 0:
+                self.upblocks.append(TransposedUp(c))
+        self.tail = nn.Sequential(nn.GroupNorm(groups, c), nn.SiLU(), nn.Conv2d(c, 3, 3, padding=1))
+
+    def forward(self, x, t, rows):
+        """`rows` of the table of classes: class + 1, and 0 for none."""
+        both = self.time_embedding.timembedding(t), self.cond_embedding.condEmbedding(rows)
+        x = self.head(x)
+        skips = [x]
+        for block in self.downblocks:
+            x = block(x, *both)
+            skips.append(x)
+        for block in self.middleblocks:
+            x = block(x, *both)
+        for block in self.upblocks:
+            resamples = isinstance(block, TransposedUp)
+            x = block(x if resamples else torch.cat([x, skips.pop()], 1), *both)
+        return self.tail(x)
+
+
+@torch.no_grad()
+def authors_conditional(channels=(8, 16), **more):
+    net = randomised(AuthorsConditionalUNet(channels, **more))
+    table = net.time_embedding.timembedding[0].weight
+    table += 0.3 * torch.randn(table.shape, generator=seeded())  # they train it
+    return net
+
+
+@torch.no_grad()
+def sample_as_the_authors(net, x, classes, steps, eta, guidance, g):
+    """Their DDIM, except that the predicted image is clipped at each step, as ours is."""
+    alpha_bar = (1 - torch.linspace(1e-4, 0.028, 1000, dtype=torch.float64)).cumprod(0)
+    alpha_bar = torch.cat([alpha_bar, torch.ones(1, dtype=torch.float64)])  # that of step -1
+    times = torch.linspace(999, -1, steps + 1).round().long().tolist()
+    for time, after in pairwise(times):
+        t = torch.full((len(x),), time)
+        eps = (1 + guidance) * net(x, t, classes + 1) - guidance * net(x, t, 0 * classes)
+        now, then = alpha_bar[time], alpha_bar[after]
+        clean = ((x - (1 - now).sqrt() * eps) / now.sqrt()).clamp(-1, 1)
+        sigma = eta * ((1 - now / then) * (1 - then) / (1 - now)).sqrt()
+        noise = torch.randn(x.shape, generator=g) if eta else 0
+        x = then.sqrt() * clean + (1 - then - sigma**2).sqrt() * eps + sigma * noise
+        x = x.float()
+    return x
 
 
 def batch(t, seed=0, size=16):

@@ -3,6 +3,7 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 
 from clsp_utils import __main__ as cli
@@ -39,6 +40,12 @@ def test_command_line_refuses_bad_input_in_one_sentence(home, no_kernel, capsys,
     ("diffusion.source=empty", "empty' has no weights"),
     ("diffusion.source=damaged.pt", "damaged.pt' is damaged"),
     ("data=/no/such/folder", "data.path='/no/such/folder': there is no such file or folder"),
+    ("class_diffusion.source=/no/such.pt", "'/no/such.pt' is not a file"),
+    ("class_diffusion.source=damaged.pt", "damaged.pt' is damaged"),
+    ("candidates.source=no/such.npy", "no/such.npy: this is no .npy file"),
+    ("candidates.source=damaged.pt", "damaged.pt: this is no .npy file"),
+    ("candidates.source=few.npy", "few.npy: it holds uint8 (5, 2, 16, 16, 3); 2 candidates"),
+    ("class_candidates.source=few.npy", "are uint8 (256, 2 or more, 16, 16, 3)"),
 ])  # fmt: skip
 def test_a_run_refuses_what_it_cannot_read_before_any_kernel(
     home, no_kernel, monkeypatch, capsys, given, shown
@@ -46,6 +53,7 @@ def test_a_run_refuses_what_it_cannot_read_before_any_kernel(
     monkeypatch.chdir(home)
     (home / "empty").mkdir()
     (home / "damaged.pt").write_text("no weights")
+    np.save(home / "few.npy", np.zeros((5, 2, 16, 16, 3), np.uint8))
     assert_refused(capsys, ["01", "--profile", "smoke", "-p", given], shown)
 
 

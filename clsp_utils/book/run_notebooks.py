@@ -30,11 +30,12 @@ from traitlets.config import Config
 from clsp_utils.book.report import report_page
 from clsp_utils.config import PROJECT, ConfigError, alike, home, is_hub_name
 from clsp_utils.pipeline.profile import Profile, as_mapping
+from clsp_utils.pipeline.stages import read_anew
 from clsp_utils.store import locked, replace_file
 
 # What goes between us and a kernel, through ports of this machine that any of its users can reach.
 ENCRYPTED = {"transport_encryption": "auto"} if zmq.has("curve") else {}
-PATHS = {"data", "data.path", "data.wnids", "diffusion.source", "study.inception"}
+PATHS = {"data", "data.path", "data.wnids", "study.inception"}  # and what ends with ".source"
 
 
 def find_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
@@ -92,6 +93,11 @@ def listed(notebooks: Sequence[Path], folders: Sequence[Path]) -> str:
     return "\n".join(lines)
 
 
+def is_path(name: str) -> bool:
+    """Whether a parameter names a file or a folder."""
+    return name in PATHS or name.endswith(".source")
+
+
 def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
     """`name=value` pairs; values are read as Python literals, else as text, as paths always are."""
     parameters = {}
@@ -100,7 +106,7 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
         if not sign or not name:
             raise ConfigError(f"-p {pair!r}: write name=value.")
         parameters[name] = text
-        if name not in PATHS:
+        if not is_path(name):
             with suppress(ValueError, SyntaxError):
                 parameters[name] = ast.literal_eval(text)
     return parameters
@@ -114,7 +120,7 @@ def split_settings(
     Notebooks run in their own folder: paths become absolute.
     """
     parameters = dict(parameters)
-    for name in PATHS & parameters.keys():
+    for name in filter(is_path, list(parameters)):
         given = str(parameters[name])
         place = Path(os.path.expanduser(given)).absolute()
         if given and place.exists():  # else it may be the name of weights on the Hub
@@ -162,17 +168,22 @@ def assign(
 
 
 def check_what_people_bring(profile: str, parameters: dict[str, Any]) -> None:
-    """Refuses paths that lead nowhere, and weights that cannot be used, before any kernel starts.
+    """Refuses paths that lead nowhere, and weights and candidates that cannot be used.
 
-    What may be a name on the Hub is left to the stage that fetches it.
+    That is before any kernel starts. What may be a name on the Hub is left to the stage that
+    fetches it.
     """
     overrides, data, _ = split_settings(parameters)
     settings = Profile(profile, overrides, data)
-    path, source = settings.data.path, settings.diffusion.source
+    path = settings.data.path
     if path and not (home() / os.path.expanduser(path)).exists():
         raise ConfigError(f"data.path={path!r}: there is no such file or folder.")
-    if source and (Path(source).exists() or not is_hub_name(source)):
-        settings.diffusion.check()
+    for section, stage in settings.sections.items():
+        source = getattr(stage, "source", "")
+        on_hub = section == "diffusion" and is_hub_name(source) and not Path(source).exists()
+        if source and not on_hub:
+            stage.check()
+    read_anew()  # kernels have their own copy of the images
 
 
 def _typed(value: Any, default: str, name: str) -> Any:

@@ -37,6 +37,7 @@ from clsp_utils.config.overrides import (
 from clsp_utils.config.paths import PROJECT, home, is_hub_name
 from clsp_utils.config.profiles import BY_DATA_SET, PROFILES
 from clsp_utils.config.ranges import (
+    Beta,
     Count,
     NotNegative,
     Positive,

@@ -68,7 +68,7 @@ _RESNET18 = {
     "layers": (2, 2, 2, 2), "width": 64, "stem_stride": 1, "hidden": 4096, "projection": 256,
 }  # fmt: skip
 _CANDIDATES = {"k": 8, "steps": 100, "eta": 0.1, "batch": 64}
-_CONDITIONAL = {"unet": {"dropout": 0.15}, "steps": 97_000, "lr": 2.5e-4}
+_CONDITIONAL = {"unet": {"dropout": 0.15}, "steps": 97_000, "lr": 2.5e-4, "beta_end": 0.028}
 PAPER: Values = {
     "data": {"name": "cifar10", "size": 32},
     "diffusion": {

@@ -26,6 +26,7 @@ Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Step = Annotated[int, Field(ge=0, le=999, strict=True)]
 TimeBound = Annotated[int, Field(ge=1, le=1000, strict=True)]  # of the time steps below it
 Shares = Annotated[tuple[Share, ...], Field(min_length=1)]
+Beta = Annotated[float, Field(gt=0, le=0.1, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 # A sampler's steps spread evenly over T = 1000 only when their number divides it.
 Steps = Annotated[

@@ -3,7 +3,13 @@
 Images are in [-1, 1] and T = 1000. Knows nothing of contrastive learning.
 """
 
-from clsp_utils.diffusion.pretrained import load_diffusion, unet_misfit, weights_digest
+from clsp_utils.diffusion.pretrained import (
+    conditional_misfit,
+    load_conditional,
+    load_diffusion,
+    unet_misfit,
+    weights_digest,
+)
 from clsp_utils.diffusion.sampling import Edit, Variance, ancestral, plain_samples, sample
 from clsp_utils.diffusion.train import min_snr_weight, train
 from clsp_utils.diffusion.unet import (

@@ -15,7 +15,12 @@ from diffusers.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from huggingface_hub import snapshot_download
 
 from clsp_utils.config import UNetShape, is_hub_name
-from clsp_utils.diffusion.authors_unet import authors_settings, from_authors
+from clsp_utils.diffusion.authors_unet import (
+    authors_settings,
+    conditional_from_authors,
+    conditional_settings,
+    from_authors,
+)
 from clsp_utils.diffusion.unet import BETAS
 from clsp_utils.runtime import WeightsError, fill, read_tensors
 from clsp_utils.runtime.weights import Source
@@ -80,6 +85,21 @@ def load_diffusion(source: Source, groups: int = 32) -> UNet2DModel:
     return unet.eval()
 
 
+def load_conditional(source: Source, groups: int = 32) -> UNet2DModel:
+    """The authors' UNet that is conditioned on the class, in fp32 and eval mode, on the CPU.
+
+    It is used as ours are (`encode`, `positives.conditional_samples`), with their noise schedule.
+
+    Args:
+        source: their file, or a state dict of it.
+        groups: of its group norms, which no tensor tells.
+
+    Raises:
+        WeightsError: not found, damaged, or another network.
+    """
+    return conditional_from_authors(read_tensors(source), source, groups)
+
+
 def weights_digest(source: str) -> str:
     """SHA-256 of the weights and settings that `load_diffusion(source)` reads, wherever they lie.
 
@@ -118,6 +138,26 @@ def unet_misfit(source: str, size: int) -> str:
             f"data.size={size}: the UNet of {source!r} was trained on images of {trained_on} "
             f"pixels a side; use that size."
         )
+    return _too_deep(source, levels, size)
+
+
+def conditional_misfit(source: str, size: int, n_classes: int) -> str:
+    """Why the UNet of `load_conditional(source)` cannot make images of `size` pixels and classes.
+
+    Returns:
+        One sentence; empty if it can.
+
+    Raises:
+        WeightsError: not found, damaged, or another network.
+    """
+    settings = conditional_settings(read_tensors(source), source)
+    known = settings["num_class_embeds"] - 1
+    if known != n_classes:
+        return f"{source!r} knows {known} classes, and the images are of {n_classes}."
+    return _too_deep(source, len(settings["block_out_channels"]), size)
+
+
+def _too_deep(source: str, levels: int, size: int) -> str:
     misfit = UNetShape(channels=(8,) * levels).misfit(size)
     return f"{source!r}: {misfit}." if misfit else ""
 

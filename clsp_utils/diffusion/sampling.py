@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from clsp_utils import runtime
 from clsp_utils.config import PlainSampling
 from clsp_utils.data import to_uint8
-from clsp_utils.diffusion.unet import BETAS, Features, decode, encode, hide
+from clsp_utils.diffusion.unet import Features, betas_of, decode, encode, hide
 
 Edit = Callable[[Features, Tensor], Features]
 Variance = Literal["fixed_small", "fixed_large"]
@@ -43,7 +43,7 @@ def sample(
     leaves the predicted noise itself as it is.
 
     Args:
-        noise: `(B, 3, H, W)` standard normal. The UNet decides the device.
+        noise: `(B, 3, H, W)` standard normal. The UNet decides device and noise schedule.
         steps: a divisor of 1000.
         eta: DDIM's; 0 is deterministic, 1 as noisy as DDPM. None takes DPM-Solver++.
         g: draws the noise that is added at each step; one of the CPU gives the same images on any
@@ -59,14 +59,14 @@ def sample(
     """
     if eta is None:  # prediction_type "sample": step() takes x0, clipped
         scheduler = DPMSolverMultistepScheduler(
-            **BETAS,
+            **betas_of(unet),
             use_lu_lambdas=True,
             prediction_type="sample",
             algorithm_type="sde-dpmsolver++",
             final_sigmas_type="zero",
         )
     else:
-        scheduler = DDIMScheduler(**BETAS, timestep_spacing="trailing", clip_sample=True)
+        scheduler = DDIMScheduler(**betas_of(unet), timestep_spacing="trailing", clip_sample=True)
     scheduler.set_timesteps(steps)
     x = noise.to(unet.device)
     guided = condition is not None and guidance > 0
@@ -114,7 +114,7 @@ def ancestral(
     Returns:
         fp32 `(B, 3, H, W)` in [-1, 1], on the CPU.
     """
-    scheduler = DDPMScheduler(**BETAS, variance_type=variance, timestep_spacing="trailing")
+    scheduler = DDPMScheduler(**betas_of(unet), variance_type=variance, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
     x = noise.to(unet.device)
     with runtime.autocast(x.device, precision):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from clsp_utils import runtime
 from clsp_utils.config import SNAPSHOTS, Diffusion
 from clsp_utils.data import recolour, to_diffusion_range
-from clsp_utils.diffusion.unet import build_unet, decode, encode, hide, noise_schedule
+from clsp_utils.diffusion.unet import BETAS, build_unet, decode, encode, hide, noise_schedule
 
 LABEL_DROPOUT = 0.1  # share of images whose condition a model does not see (2207.12598)
 
@@ -27,6 +27,7 @@ def train(
     condition: np.ndarray | None = None,
     unconditional: UNet2DModel | None = None,
     section: str = "diffusion",
+    beta_end: float = BETAS["beta_end"],
 ) -> tuple[UNet2DModel, np.ndarray]:
     """Trains the UNet by `|| eps - eps_theta(x_t, t) ||^2`; resumes from `work` if it can.
 
@@ -42,6 +43,7 @@ def train(
         unconditional: a model of the same shape, from whose weights a conditional one goes on; the
             condition says nothing at first. None = from random weights.
         section: of the profile, which an error message names.
+        beta_end: the last of the betas of the noise.
 
     Returns:
         The UNet with averaged (EMA) weights, in eval mode on the CPU, and the loss of every step,
@@ -58,7 +60,7 @@ def train(
         n_features = condition.shape[1]
     with torch.random.fork_rng():
         torch.manual_seed(runtime.seed_for(seed, "unet weights"))
-        unet = build_unet(cfg.unet, images.shape[1], n_classes, n_features)
+        unet = build_unet(cfg.unet, images.shape[1], n_classes, n_features, beta_end)
     if unconditional is not None:
         unet.load_state_dict(unconditional.state_dict(), strict=False)  # they lack a condition
         torch.nn.init.zeros_(unet.class_embedding.weight)
@@ -67,7 +69,7 @@ def train(
         unet.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True
     )
     ema = EMAModel(unet.parameters(), decay=cfg.ema_decay)
-    schedule = noise_schedule()
+    schedule = noise_schedule(unet)
     losses, per_epoch = torch.zeros(cfg.steps), max(1, len(images) // cfg.batch)
     checkpoint = runtime.Checkpoint(
         work, {"unet": unet, "optimizer": optimizer, "ema": ema}, {"losses": losses}

@@ -18,9 +18,12 @@ from clsp_utils.config import UNetShape
 from clsp_utils.runtime import compiled_on_cuda
 
 # Linear betas from 1e-4 to 0.02, as in DDPM (arXiv 2006.11239).
-BETAS = {
+BETAS: dict[str, Any] = {
     "num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
 }  # fmt: skip
+# Where betas end elsewhere the UNet says so in its settings, for whoever samples from it. A name
+# that begins like this diffusers keeps with the others, and does not read.
+BETA_END = "_beta_end"
 
 
 class Features(NamedTuple):
@@ -37,19 +40,35 @@ class Features(NamedTuple):
     temb: Tensor
 
 
+def betas_of(unet: UNet2DModel) -> dict[str, Any]:
+    """The schedule that a UNet was trained with, as diffusers' schedulers take it."""
+    return BETAS | {"beta_end": unet.config.get(BETA_END, BETAS["beta_end"])}
+
+
+def noise_schedule(unet: UNet2DModel | None = None) -> DDPMScheduler:
+    """The schedule of a UNet (None: `BETAS`); `add_noise(x0, noise, t)` noises images."""
+    return _schedule((BETAS if unet is None else betas_of(unet))["beta_end"])
+
+
 @cache
-def noise_schedule() -> DDPMScheduler:
-    """The schedule of all models here; `add_noise(x0, noise, t)` noises images."""
-    return DDPMScheduler(**BETAS)
+def _schedule(beta_end: float) -> DDPMScheduler:
+    return DDPMScheduler(**BETAS | {"beta_end": beta_end})
 
 
-def build_unet(shape: UNetShape, size: int, n_classes: int = 0, n_features: int = 0) -> UNet2DModel:
+def build_unet(
+    shape: UNetShape,
+    size: int,
+    n_classes: int = 0,
+    n_features: int = 0,
+    beta_end: float = BETAS["beta_end"],
+) -> UNet2DModel:
     """diffusers' UNet for `size` x `size` RGB images; the mid-block has single-head attention.
 
     With `n_classes` it is conditional, and class number `n_classes` stands for "no class". With
     `n_features` it is conditioned on vectors r of so many numbers: W r is added to the time
     embedding (arXiv 2312.03701). W is zero at the start, where the UNet is thus an unconditional
-    one, and r = 0 stands for "no vector".
+    one, and r = 0 stands for "no vector". Its noise is that of `BETAS`, or of others that end at
+    `beta_end`.
     """
     sides = [size // 2**i for i in range(len(shape.channels))]
     attends = [side in shape.attention for side in sides]
@@ -65,6 +84,8 @@ def build_unet(shape: UNetShape, size: int, n_classes: int = 0, n_features: int 
         num_class_embeds=n_classes + 1 if n_classes else None,
         class_embed_type="identity" if n_features else None,
     )
+    if beta_end != BETAS["beta_end"]:
+        unet.register_to_config(**{BETA_END: beta_end})
     if n_features:  # W takes the place of the identity: it is trained and saved with the rest
         width = unet.time_embedding.linear_2.out_features
         unet.class_embedding = nn.Linear(n_features, width, bias=False)
@@ -163,7 +184,7 @@ def encode_noised(unet: UNet2DModel, x0: Tensor, t: Tensor | int, g: Generator) 
     """
     noise = torch.randn(x0.shape, generator=g).to(x0.device)
     steps = torch.as_tensor(t, device=x0.device).expand(len(x0))
-    return encode(unet, noise_schedule().add_noise(x0, noise, steps), t)
+    return encode(unet, noise_schedule(unet).add_noise(x0, noise, steps), t)
 
 
 def mix(h: Tensor, h_anchor: Tensor, mix_weight: float) -> Tensor:

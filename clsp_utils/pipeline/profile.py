@@ -72,7 +72,8 @@ class Profile:
         for changes in (plain, dotted(at_scale), given):
             own = nested(tree | {"pretrain": common}, changes)
             shared = dict.fromkeys(CONTRASTIVE, own.pop("pretrain", {}))
-            shared |= dict.fromkeys(conditional, own.get("diffusion", {}))
+            followed = own.get("diffusion", {}).items()  # but weights are of one network
+            shared |= dict.fromkeys(conditional, {k: x for k, x in followed if k != "source"})
             for section, values in shared.items():
                 fits = {field: values[field] for field in values.keys() & tree[section].keys()}
                 tree[section] = merge(tree[section], fits)

@@ -94,7 +94,7 @@ class RepresentationDiffusion(ConditionalDiffusion, name="representation-diffusi
 
         weights = load_file(artifact / SAFETENSORS_WEIGHTS_NAME)
         n_features = weights["class_embedding.weight"].shape[1]  # diffusers knows of no such W
-        unet = build_unet(self.unet, self.data.size, n_features=n_features)
+        unet = build_unet(self.unet, self.data.size, 0, n_features, self.beta_end)
         unet.load_state_dict(weights)
         return unet.eval().to(device())
 
@@ -148,8 +148,13 @@ class AnchorSamples(Stage, name="anchor-samples"):
         from clsp_utils.runtime import seed_for
 
         rows = by_class(self.bank.unet.data.train.labels)[: self.n]
-        sample: Callable[[Any, int], np.ndarray] = change(self.bank, k=self.k).sampler(job)
-        np.save(job.out / "samples.npy", sample(rows, seed_for(self.bank.seed, "anchor samples")))
+        bank = change(self.bank, k=self.k)
+        if bank.source:
+            samples = bank.read()[rows]
+        else:
+            sample: Callable[[Any, int], np.ndarray] = bank.sampler(job)
+            samples = sample(rows, seed_for(bank.seed, "anchor samples"))
+        np.save(job.out / "samples.npy", samples)
 
     def load(self, artifact: Artifact) -> np.ndarray:
         return np.load(artifact / "samples.npy")

@@ -1,6 +1,8 @@
 """The stages of the paper. Each imports what computes only when it makes something."""
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +15,7 @@ from clsp_utils.config import (
     MCL,
     METHODS,
     SNAPSHOTS,
+    Beta,
     ClassSampling,
     ConfigError,
     Count,
@@ -186,15 +189,24 @@ class TrainedDiffusion(Seeded, Diffusion):
 
 
 @frozen
-class DiffusionModel(TrainedDiffusion, name="diffusion"):
-    """The unconditional UNet; or weights that others have trained, which count by their content."""
+class TrainedByOthers(TrainedDiffusion):
+    """A UNet, or in its place weights that others have trained, which count by their content."""
 
-    source: str = local(default="")  # of these: a Hub name, a diffusers folder or the authors' .pt
+    source: str = local(default="")  # of these; "" = it is trained here
 
     def content(self) -> dict[str, Any]:
         from clsp_utils.diffusion import weights_digest
 
         return {"weights": weights_digest(self.source)} if self.source else {}
+
+    @property
+    def n_steps(self) -> int:
+        return 0 if self.source else self.steps
+
+
+@frozen
+class DiffusionModel(TrainedByOthers, name="diffusion"):
+    """The unconditional UNet; its source is a Hub name, a diffusers folder or the authors' .pt."""
 
     def check(self) -> None:
         from clsp_utils.diffusion import unet_misfit
@@ -202,23 +214,25 @@ class DiffusionModel(TrainedDiffusion, name="diffusion"):
         if self.source and (misfit := unet_misfit(self.source, self.data.size)):
             raise ConfigError(misfit)
 
-    @property
-    def n_steps(self) -> int:
-        return 0 if self.source else self.steps
+    def theirs(self) -> Any:
+        """The UNet of others, which may not say of itself what size it is for."""
+        from clsp_utils.diffusion import load_diffusion
+
+        unet = load_diffusion(self.source)
+        unet.register_to_config(sample_size=self.data.size)
+        return unet
 
     def stand_in(self) -> Any:
         """An untrained UNet, or that of others."""
-        from clsp_utils.diffusion import build_unet, load_diffusion
+        from clsp_utils.diffusion import build_unet
         from clsp_utils.runtime import device
 
-        source, own = self.source, (self.unet, self.data.size)
-        return (load_diffusion(source) if source else build_unet(*own)).eval().to(device())
+        own = (self.unet, self.data.size)
+        return (self.theirs() if self.source else build_unet(*own)).eval().to(device())
 
     def make(self, job: Job) -> None:
-        from clsp_utils.diffusion import load_diffusion
-
         if self.source:
-            self.save(job, load_diffusion(self.source), np.zeros(0))
+            self.save(job, self.theirs(), np.zeros(0))
         else:
             super().make(job)
 
@@ -229,12 +243,14 @@ class ConditionalDiffusion(TrainedDiffusion):
 
     # It begins with the weights of the unconditional model, in the place of random ones.
     from_unconditional: bool = False
+    beta_end: Beta = 0.02  # the last of the betas of its noise
     start: DiffusionModel | None  # this model, if so
 
     @classmethod
     def plan(cls, profile: Any, given: dict[str, Any]) -> dict[str, Any]:
         """Takes the profile's unconditional model, if it begins with one."""
-        begins = (profile.tree[cls.section] | given)["from_unconditional"]
+        own = profile.tree[cls.section] | given
+        begins = own["from_unconditional"] and not own.get("source")
         return {"start": profile.stage(DiffusionModel) if begins else None} | given
 
     def check(self) -> None:
@@ -254,19 +270,46 @@ class ConditionalDiffusion(TrainedDiffusion):
 
         start = job.get(self.start) if self.start else None
         how = (self.seed, job.work, self.precision, self.condition(job), start, self.section)
-        return train(cfg, self.data.train.images, *how)
+        return train(cfg, self.data.train.images, *how, self.beta_end)
 
 
 @frozen
-class ClassDiffusion(ConditionalDiffusion, name="class-diffusion"):
-    """The UNet conditioned on the class."""
+class ClassDiffusion(TrainedByOthers, ConditionalDiffusion, name="class-diffusion"):
+    """The UNet conditioned on the class; its source is the authors' .pt, which brings its noise."""
 
     def check(self) -> None:
+        from clsp_utils.diffusion import conditional_misfit
+
         super().check()
-        _ = self.data.train.labelled  # refuses images of which none has a label
+        train = self.data.train.labelled  # refuses images of which none has a label
+        if self.source:
+            images = self.data.size, len(train.class_names)
+            if misfit := conditional_misfit(self.source, *images):
+                raise ConfigError(misfit)
 
     def condition(self, job: Job) -> np.ndarray:
         return self.data.train.labels
+
+    def make(self, job: Job) -> None:
+        if self.source:  # kept as it came, since diffusers has no such UNet
+            shutil.copyfile(self.source, job.out / self._kept)
+        else:
+            super().make(job)
+
+    @property
+    def _kept(self) -> str:
+        return "authors.safetensors" if self.source.endswith(".safetensors") else "authors.pt"
+
+    def load(self, artifact: Artifact) -> Any:
+        """The UNet in eval mode, on the device."""
+        from clsp_utils.diffusion import load_conditional
+        from clsp_utils.runtime import device
+
+        if not self.source:
+            return super().load(artifact)
+        unet = load_conditional(artifact / self._kept)
+        unet.register_to_config(sample_size=self.data.size)
+        return unet.to(device())
 
 
 @frozen
@@ -427,15 +470,58 @@ class Bank(Generated, Sampling):
 
     view: ClassVar[View]
     of_view: ClassVar[dict[str, type["Bank"]]] = {}
+    # A file of candidates (see `positives.read_bank`), of which each anchor's first k take the
+    # place of samples; it counts by its content.
+    source: str = local(default="")
 
     def __init_subclass__(cls, view: View, **more: str):
         super().__init_subclass__(**more)
         cls.view = view
         Bank.of_view[view] = cls
 
+    @classmethod
+    def plan(cls, profile: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """A file tells of no other model or mix weight: asked for those, samples are made."""
+        own = {f.name for f in dataclasses.fields(Sampling)}
+        return given if given.keys() <= own else {"source": ""} | given
+
+    @property
+    def inputs(self) -> tuple[Stage, ...]:
+        """With a file no model is needed."""
+        return (self.unet.data,) if self.source else super().inputs
+
+    def content(self) -> dict[str, Any]:
+        from clsp_utils.positives import bank_digest
+
+        return {"candidates": bank_digest(self.source)} if self.source else {}
+
+    def check(self) -> None:
+        if self.source:
+            self.read()
+        else:
+            self.unet.check()
+
+    def read(self) -> np.ndarray:
+        """The candidates of the file, memory-mapped, or a DataError if they do not fit."""
+        from clsp_utils.positives import read_bank
+
+        return read_bank(self.source, *self.shape, self.unet.data.size)
+
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.unet.data.train), self.k
+
+    @property
+    def n_steps(self) -> int:
+        return 0 if self.source else super().n_steps
+
+    def make(self, job: Job) -> None:
+        from clsp_utils.runtime import my_share
+
+        if not self.source:
+            super().make(job)
+        elif my_share().rank == 0:
+            np.save(job.out / "bank.npy", self.read())
 
 
 @frozen
@@ -457,9 +543,6 @@ class ClassBank(Bank, ClassSampling, name="class-candidates", view="class"):
     """Samples of the anchor's class, which no anchor's features enter: a baseline."""
 
     unet: ClassDiffusion
-
-    def check(self) -> None:
-        self.unet.check()
 
     def sampler(self, job: Job) -> Callable[[slice, int], np.ndarray]:
         return samples_of_conditions(self, job)

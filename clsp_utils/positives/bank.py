@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
+from clsp_utils.data import unusable
 from clsp_utils.runtime import ALONE, Share, seed_for
 
 
@@ -101,6 +102,46 @@ def fill_bank(
 def _digest(images: np.ndarray) -> np.ndarray:
     """sha256 of the images, uint8 `(32,)`."""
     return np.frombuffer(hashlib.sha256(images.tobytes()).digest(), np.uint8)
+
+
+def read_bank(source: str, n: int, k: int, size: int) -> np.ndarray:
+    """The first k candidates of each anchor in a file, such as the paper's authors release.
+
+    The file is an .npy, uint8 `(n, K, size, size, 3)` with K >= k, RGB. Row i holds the candidates
+    of the i-th anchor, in the order of `Dataset.train`: of CIFAR-10 and -100 that is the order of
+    the original files, as torchvision has it.
+
+    Args:
+        n: anchors.
+        size: pixels a side.
+
+    Returns:
+        uint8 `(n, k, size, size, 3)`, memory-mapped.
+
+    Raises:
+        DataError: there is no such file, or it holds something else.
+    """
+    try:
+        bank = np.lib.format.open_memmap(source, "r")
+    except Exception:  # numpy's reading of another file ends in many ways
+        raise unusable(source, "this is no .npy file of numbers that can be read") from None
+    found, (_, n_candidates) = bank.shape, (*bank.shape, 0, 0)[:2]
+    if bank.dtype != np.uint8 or found != (n, n_candidates, size, size, 3) or n_candidates < k:
+        raise unusable(
+            source,
+            f"it holds {bank.dtype} {found}; {k} candidates of each of these anchors are uint8 "
+            f"({n}, {k} or more, {size}, {size}, 3)",
+        )
+    return bank[:, :k]
+
+
+def bank_digest(source: str) -> str:
+    """SHA-256 of a file of candidates, or a DataError if it cannot be read."""
+    try:
+        with open(source, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        raise unusable(source, "there is no such file of candidates") from None
 
 
 def draw_candidates(

@@ -165,8 +165,8 @@ DIFFERENCES = {
             for name in BY_DATA_SET for field in ("batch", "warmup", "schedule")
         )
     ),
-    "SimCLR: batch norm over the chunks of DataParallel, one per GPU, whose number is not told; ours "
-    "over each view, which the chunks are on as many GPUs as there are views": (
+    "SimCLR: batch norm over the chunks of DataParallel, whose number, that of GPUs, is not told; "
+    "ours over each view, which the chunks are on as many GPUs as there are views": (
         lambda: profile_of("cifar10").simclr.batch_norm == "first_view"
     ),
     "CLSP-MoCoV2 on CIFAR-100: lr 10 of the probe; ours 1, as for all others": (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from least_work import put_images
 
-from clsp_utils import diffusion
+from clsp_utils import diffusion, positives
 from clsp_utils.config import METHODS, ConfigError, ThirdView, change
 from clsp_utils.data import Images
 from clsp_utils.pipeline import (
@@ -59,6 +59,7 @@ def _nothing_is_read(monkeypatch):
     put_images(monkeypatch, few, few)
     monkeypatch.setattr(transfer, "_load", lambda images: (few, few, few))
     monkeypatch.setattr(diffusion, "weights_digest", lambda source: "digest")
+    monkeypatch.setattr(positives, "bank_digest", lambda source: "digest")
 
 
 def declared(base="digits"):
@@ -107,7 +108,7 @@ def others(value):
         yield from (value + 0.05, value / 2)
     elif isinstance(value, str):
         yield from ("another", "fp32", "validation", "bottleneck", "SimCLR", "NNCLR")
-        yield from ("cifar10", "cifar100", "constant", "published")
+        yield from ("cifar10", "cifar100", "constant", "published", "per_view")
     elif isinstance(value, tuple):
         yield from ((*value, *value[-1:]), value[:-1], (16,))
         yield from ((other, *value[1:]) for first in value[:1] for other in others(first))
@@ -170,6 +171,8 @@ def test_all_fields_that_are_local_are_known():
     }  # fmt: skip
     assert found == {
         ("data", "path"), ("data", "wnids"), ("diffusion", "source"),
+        ("class-diffusion", "source"), ("candidates", "source"), ("class-candidates", "source"),
+        ("cluster-candidates", "source"), ("rcg-candidates", "source"),
         ("pretrain", "settings.watch_every"), ("transfer", "path"),
     }  # fmt: skip
 

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from clsp_utils.positives.bank import draw_candidates, fill_bank, inflate, open_bank
+from clsp_utils.data import DataError
+from clsp_utils.positives.bank import (
+    bank_digest,
+    draw_candidates,
+    fill_bank,
+    inflate,
+    open_bank,
+    read_bank,
+)
 from clsp_utils.runtime import ALONE, Share, seed_for
 
 ANCHORS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
@@ -222,3 +230,82 @@ def test_shares_draw_what_the_whole_batch_draws(numbered):
     for rank in range(2):
         own = draw_candidates(numbered, anchors, g(1), Share(rank, 2))
         assert torch.equal(own, whole[rank::2])
+
+
+# Files of others ----------------------------------------------------------------------------------
+
+CANDIDATES = np.random.default_rng(3).integers(0, 256, (6, 4, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """`file(array)` keeps an array as others release theirs, and gives its path."""
+
+    def keep(array, name="bank.npy"):
+        np.save(tmp_path / name, array)
+        return str(tmp_path / name)
+
+    return keep
+
+
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_a_file_gives_the_first_candidates_of_each_anchor_memory_mapped(file, k):
+    found = read_bank(file(CANDIDATES), 6, k, 8)
+    assert isinstance(found, np.memmap) and np.array_equal(found, CANDIDATES[:, :k])
+    with pytest.raises(ValueError, match="read-only"):
+        found[0] = 0
+
+
+NO_BANKS = {
+    "anchors": CANDIDATES[:5],
+    "candidates": CANDIDATES[:, :2],
+    "size": CANDIDATES[:, :, :4, :4],
+    "not square": CANDIDATES[:, :, :, :4],
+    "channels": CANDIDATES[..., :1],
+    "one candidate, without its dimension": CANDIDATES[:, 0],
+    "channels first": CANDIDATES.transpose(0, 1, 4, 2, 3),
+    "dtype": CANDIDATES.astype(np.float32),
+    "signed": CANDIDATES.astype(np.int8),
+    "a number": np.uint8(3),
+}
+
+
+def one_sentence(error, path):
+    text = str(error.value)
+    assert path in text and text.endswith(".") and "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("array", NO_BANKS.values(), ids=NO_BANKS)
+def test_a_file_of_something_else_is_refused_in_one_sentence(file, array):
+    path = file(array)
+    with pytest.raises(DataError) as error:
+        read_bank(path, 6, 3, 8)
+    found = one_sentence(error, path)
+    assert "(6, 3 or more, 8, 8, 3)" in found and f"{array.dtype} {array.shape}" in found
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off", "text", "archive", "objects"])
+def test_a_file_that_cannot_be_read_is_refused_in_one_sentence(file, tmp_path, damage):
+    path = file(CANDIDATES)
+    whole = (tmp_path / "bank.npy").read_bytes()
+    if damage == "missing":
+        path = str(tmp_path / "nothing.npy")
+        with pytest.raises(DataError) as error:
+            bank_digest(path)
+        one_sentence(error, path)
+    elif damage == "archive":
+        path = str(tmp_path / "a.npz")
+        np.savez(path, CANDIDATES)
+    elif damage == "objects":
+        path = file(np.array([{}], dtype=object), "objects.npy")
+    else:
+        (tmp_path / "bank.npy").write_bytes(whole[:-9] if damage == "cut off" else b"text")
+    with pytest.raises(DataError) as error:
+        read_bank(path, 6, 3, 8)
+    one_sentence(error, path)
+
+
+def test_the_digest_is_of_the_content(file):
+    one, moved, other = file(CANDIDATES), file(CANDIDATES, "b.npy"), file(CANDIDATES[::-1], "c.npy")
+    assert bank_digest(one) == bank_digest(moved) != bank_digest(other)
