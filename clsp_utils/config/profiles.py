@@ -153,13 +153,13 @@ BY_DATA_SET: dict[str, Values] = {
         "moco": {"third_view": {"weight": 0.2}},
     },
     "stl10": {
-        "data": {**_PUBLISHED, "size": 64},
+        "data": {**_PUBLISHED, "size": 64, "full_size": 96},
         "diffusion": {"source": "", "flip": False},
         "pretrain": _MAX_POOL,
         "classifier": _MAX_POOL,
     },
     "imagenet100": {
-        "data": {"size": 64},
+        "data": {"size": 64, "full_size": 96},
         "diffusion": {"source": ""},
         "pretrain": _MAX_POOL,
         "classifier": _MAX_POOL,

@@ -34,6 +34,9 @@ class Data:
         default=""
     )  # text file with the 100 classes of ImageNet-100, one wnid a line
     size: Annotated[int, Field(ge=8, le=512, strict=True)] = 16  # pixels a side
+    # Pixels a side that images keep besides for the views of encoders, which are cut there and come
+    # at `size`; 0 = cut at `size`. Images that are smaller are enlarged.
+    full_size: Annotated[int, Field(ge=0, le=512, strict=True)] = 0
     draws: Count = 3  # pictures of each training digit, each on its own background; digits only
     limit: CountOrNone = 0  # use only so many images of each split; 0 = all
     # Encoders' inputs are normalised by statistics of the training images, or by the constants of
@@ -47,6 +50,15 @@ class Data:
     def _enough_to_split(self) -> Self:
         if 0 < self.limit < 200:
             raise ValueError(f"limit={self.limit} must be 0 (all images) or at least 200")
+        return self
+
+    @model_validator(mode="after")
+    def _full_size_is_larger(self) -> Self:
+        if self.full_size and (self.full_size < self.size or self.name == "digits"):
+            raise ValueError(
+                f"full_size={self.full_size} must be 0 or at least size={self.size}, and 0 for "
+                f"name='digits', which are drawn at `size`"
+            )
         return self
 
     @model_validator(mode="after")

@@ -57,8 +57,39 @@ def crop_boxes(n: int, cfg: Views, draws: Draws) -> tuple[Tensor, ...]:
     return x, y, width, height
 
 
+def crop_and_shrink(x: Tensor, boxes: tuple[Tensor, ...], flipped: Tensor, size: int) -> Tensor:
+    """Cuts `boxes` out of `(B, 3, H, W)`, scales them to `size`, mirrors where `flipped`.
+
+    One resampling, bilinear and with antialiasing where a box shrinks, as PIL resamples a box:
+    a pixel of the view is the mean of those around it, by a triangle as wide as the larger of the
+    two pixels on either side.
+    """
+    cx, cy, width, height = boxes
+    rows = _triangles(cy, height, x.shape[2], size)
+    columns = _triangles(cx, width, x.shape[3], size)
+    columns = torch.where(flipped.view(-1, 1, 1), columns.flip(1), columns)
+    return rows.unsqueeze(1) @ x @ columns.mT.unsqueeze(1)
+
+
+def _triangles(centre: Tensor, extent: Tensor, n: int, size: int) -> Tensor:
+    """Weights `(B, size, n)` of n pixels in each of the `size` that an extent becomes.
+
+    Args:
+        centre, extent: `(B,)`, in [0, 1] of the n pixels.
+    """
+    step = (n * extent / size).view(-1, 1, 1)  # from one pixel of the view to the next, in pixels
+    to = torch.arange(size, device=centre.device).view(-1, 1) + 0.5 - size / 2
+    at = n * centre.view(-1, 1, 1) + step * to
+    distance = (torch.arange(n, device=centre.device) + 0.5 - at).abs()
+    weights = (1 - distance / step.clamp(min=1)).clamp(min=0)
+    return weights / weights.sum(2, keepdim=True)
+
+
 def crop_and_flip(x: Tensor, boxes: tuple[Tensor, ...], flipped: Tensor) -> Tensor:
-    """Cuts `boxes` out of `(B, 3, H, W)`, scales them back to H x W, mirrors where `flipped`."""
+    """Cuts `boxes` out of `(B, 3, H, W)`, scales them back to H x W, mirrors where `flipped`.
+
+    No box shrinks, and this is the fastest way.
+    """
     cx, cy, width, height = boxes
     theta = x.new_zeros(len(x), 2, 3)
     theta[:, 0, 0] = torch.where(flipped, -width, width)
@@ -97,6 +128,7 @@ def augment(
     statistics: ChannelStatistics,
     g: Generator,
     share: Share = ALONE,
+    size: int | None = None,
 ) -> Tensor:
     """One random view of each image.
 
@@ -104,13 +136,18 @@ def augment(
         images: uint8 `(B, H, W, 3)` on the generator's device: this process's rows of a batch.
         statistics: of the data set; the view is normalised by them.
         share: says which rows of the batch these are.
+        size: pixels a side of the view; None = H.
 
     Returns:
-        float32 `(B, 3, H, W)`.
+        float32 `(B, 3, size, size)`.
     """
     n, draws = len(images), Draws(g, share)
     flipped = draws.uniform(0, 1, n) < cfg.p_flip
-    x = crop_and_flip(to_float(images), crop_boxes(n, cfg, draws), flipped)
+    x, boxes = to_float(images), crop_boxes(n, cfg, draws)
+    if size in (None, x.shape[2]):
+        x = crop_and_flip(x, boxes, flipped)
+    else:
+        x = crop_and_shrink(x, boxes, flipped, size)
     x = jitter(x, cfg, draws)
     x.lerp_(grey(x), _column(draws.uniform(0, 1, n) < cfg.p_grey).float())
     solarized = _column(draws.uniform(0, 1, n) < cfg.p_solarize)

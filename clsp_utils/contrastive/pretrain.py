@@ -42,6 +42,7 @@ def pretrain(
     watch: Callable[[nn.Module], float] | None = None,
     share: Share | None = None,
     measures: Mapping[str, Callable[[Tensor, Tensor], float]] = MappingProxyType({}),
+    size: int | None = None,
 ) -> tuple[Encoder, np.ndarray]:
     """Trains an encoder; resumes from `work` if an earlier run was cut off there.
 
@@ -61,6 +62,7 @@ def pretrain(
             row per epoch. Two epochs in a row that end with (nearly) all projections in one place
             bring a warning.
         share: the rows of each batch to compute here; those of this process if left out.
+        size: pixels a side of the views; None = H. Candidates of a bank have that size already.
         measures: name -> measure of the projections `(N, D)` of the first two views, which the log
             shows for the last step of each epoch, beside what the method itself logs.
 
@@ -126,7 +128,7 @@ def pretrain(
                 drawn = draw_candidates(bank, anchors, choice, share, turn)
                 shown = runtime.upload(drawn, device)
             g = first_two if i < 2 else others
-            views.append(augment(shown, cfg.views, statistics, g, share))
+            views.append(augment(shown, cfg.views, statistics, g, share, size))
         return views
 
     net.train()

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from clsp_utils.config import Data, home
+from clsp_utils.config import Data, change, home
 from clsp_utils.data.digits import read_digits
-from clsp_utils.data.image_folder import located, read_folder
+from clsp_utils.data.image_folder import located, read_folder, resize_all
 from clsp_utils.data.imagenet100 import read_imagenet100
 from clsp_utils.data.images import (
     DataError,
@@ -55,24 +56,37 @@ def load(cfg: Data) -> tuple[Images, Images]:
 def read(cfg: Data) -> tuple[Images, Images | None]:
     """The splits as the data set has them (see `READERS`).
 
+    With `cfg.full_size` they are read at that size, and resized once more: what is cut are the
+    images of the training split as they were read. Those of the test split are not kept.
+
     Raises:
         DataError: the images that `cfg` names cannot be used; one sentence says why.
     """
     try:
-        return READERS[cfg.name](cfg)
+        if not cfg.full_size:
+            return READERS[cfg.name](cfg)
+        train, test = READERS[cfg.name](change(cfg, size=cfg.full_size))
+        return _resized(train, cfg.size, keep=True), test and _resized(test, cfg.size, keep=False)
     except OSError as error:  # no permission, or the disk is full or broken
         where = error.filename or (located(cfg.path) if cfg.path else home("data"))
         reason = error.strerror or type(error).__name__
         raise unusable(str(where), reason) from None
     except MemoryError:
+        largest = f"full_size={cfg.full_size}" if cfg.full_size else f"size={cfg.size}"
         raise DataError(
-            f"size={cfg.size}: the images do not fit into memory; use a smaller size."
+            f"{largest}: the images do not fit into memory; use a smaller size."
         ) from None
+
+
+def _resized(split: Images, size: int, keep: bool) -> Images:
+    small = resize_all([split.images], size)
+    return replace(split, images=small, full=split.images if keep else None)
 
 
 def fingerprint(*splits: Images) -> dict:
     """What a result takes from these splits, for its key, wherever they lie."""
     digest = hashlib.sha256()
-    for array in (array for part in splits for array in (part.images, part.labels)):
-        digest.update(np.ascontiguousarray(array).data)
+    for array in (array for one in splits for array in (one.images, one.labels, one.full)):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).data)
     return {"class_names": splits[0].class_names, "sha256": digest.hexdigest()}

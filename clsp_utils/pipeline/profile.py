@@ -72,8 +72,8 @@ class Profile:
         for changes in (plain, dotted(at_scale), given):
             own = nested(tree | {"pretrain": common}, changes)
             shared = dict.fromkeys(CONTRASTIVE, own.pop("pretrain", {}))
-            followed = own.get("diffusion", {}).items()  # but weights are of one network
-            shared |= dict.fromkeys(conditional, {k: x for k, x in followed if k != "source"})
+            followed = {k: x for k, x in own.get("diffusion", {}).items() if k != "source"}
+            shared |= dict.fromkeys(conditional, followed)
             for section, values in shared.items():
                 fits = {field: values[field] for field in values.keys() & tree[section].keys()}
                 tree[section] = merge(tree[section], fits)

@@ -651,14 +651,17 @@ class Pretrained(Seeded, name="pretrain"):
         from clsp_utils.evaluation import GEOMETRY
         from clsp_utils.runtime import one_thread
 
-        images = self.anchors.images[:n]
+        anchors = self.anchors
+        # Candidates that become anchors are as large as these only without the larger copies.
+        alike = METHODS[self.method].more_anchors is not None
+        images = (anchors.images if alike else anchors.to_cut)[:n]
         watch = self.watch if self.watched else None
         with one_thread():
-            labels = self.clusters(job) if self.earlier else self.anchors.labels
+            labels = self.clusters(job) if self.earlier else anchors.labels
             return pretrain(
                 self.method, settings, images, labels[:n], self.data.statistics, self.own_seed,
                 job.work, self.precision, job.get(self.bank)[:n] if self.bank else None, watch,
-                measures=GEOMETRY,
+                measures=GEOMETRY, size=self.data.size,
             )  # fmt: skip
 
     @property

@@ -3,8 +3,10 @@
 import colorsys
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
@@ -13,10 +15,11 @@ from clsp_utils.contrastive.augment import (
     Draws,
     augment,
     crop_and_flip,
+    crop_and_shrink,
     crop_boxes,
     jitter,
 )
-from clsp_utils.data import ChannelStatistics, grey, normalise
+from clsp_utils.data import ChannelStatistics, grey, normalise, to_float
 
 NO_STATISTICS = ChannelStatistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 NOTHING = Views(
@@ -79,6 +82,61 @@ def test_crop_as_torchvision(top, left, height, width, flipped):
     torch.testing.assert_close(
         found[..., inner, inner], expected[..., inner, inner], atol=1e-5, rtol=0
     )
+
+
+# From a larger image ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [8, 16, 24])
+@pytest.mark.parametrize(
+    "box", [(0.0, 0.0, 24.0, 24.0), (1.3, 4.8, 22.1, 23.4), (3.0, 2.5, 11.2, 9.1), (8, 8, 16, 16)]
+)
+def test_a_box_of_a_larger_image_as_pil_resamples_it(box, size):
+    images = (noise(3, 24, 24, 3) * 255).byte()
+    left, top, right, bottom = box
+    sides = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+    flipped = torch.tensor([False, True, False])
+    own = boxes(*(one / 24 for one in sides), n=3)
+    found = crop_and_shrink(to_float(images), own, flipped, size)
+    for i, image in enumerate(images.numpy()):
+        pil = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box)
+        pil = ImageOps.mirror(pil) if flipped[i] else pil
+        expected = to_float(torch.from_numpy(np.array(pil))[None])[0]
+        # PIL rounds to grey levels after the rows and again after the columns.
+        torch.testing.assert_close(found[i], expected, atol=1.01 / 255, rtol=0)
+
+
+def test_a_box_that_does_not_shrink_is_cut_as_from_an_image_of_the_size_of_the_view():
+    n, size = 200, 16
+    x, flipped = noise(n, 3, size, size), torch.arange(n) % 2 == 0
+    own = crop_boxes(n, Views(crop_area=(0.08, 1.0)), Draws(generator()))
+    found = crop_and_shrink(x, own, flipped, size)
+    torch.testing.assert_close(found, crop_and_flip(x, own, flipped), atol=1e-4, rtol=0)
+
+
+def test_each_image_has_a_box_of_its_own():
+    x, flipped = noise(5, 3, 24, 24), torch.tensor([True, False, True, False, True])
+    own = crop_boxes(5, Views(crop_area=(0.08, 1.0)), Draws(generator()))
+    both = crop_and_shrink(x, own, flipped, 10)
+    for i in range(5):
+        one = tuple(side[i : i + 1] for side in own)
+        alone = crop_and_shrink(x[i : i + 1], one, flipped[i : i + 1], 10)
+        torch.testing.assert_close(both[i : i + 1], alone)
+
+
+def test_a_view_of_a_larger_image_is_that_box_at_its_size():
+    images = (noise(6, 24, 24, 3) * 255).byte()
+    cfg = only(crop_area=(0.3, 1.0), p_flip=0.5)
+    found = augment(images, cfg, NO_STATISTICS, generator(), size=16)
+    draws = Draws(generator())
+    flipped = draws.uniform(0, 1, 6) < 0.5
+    own = crop_boxes(6, cfg, draws)
+    expected = crop_and_shrink(to_float(images), own, flipped, 16)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    # At its own size it is the view that it was before there was a choice.
+    same = augment(images, cfg, NO_STATISTICS, generator(), size=24)
+    assert same.equal(augment(images, cfg, NO_STATISTICS, generator()))
+    assert found.shape == (6, 3, 16, 16) and same.shape == (6, 3, 24, 24)
 
 
 def test_every_image_has_its_own_box_and_flip():

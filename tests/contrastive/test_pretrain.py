@@ -233,6 +233,21 @@ def test_the_third_view_shows_the_anchor_or_one_of_its_candidates(train, views):
             assert matches.any(0).all() and matches.any(1).all()  # only those, and each of them
 
 
+@pytest.mark.parametrize("method", ["CLSP-SimCLR", "recoloured third view"])
+def test_views_are_cut_from_larger_anchors_and_come_at_the_size_of_the_bank(
+    split, views, tmp_path, method
+):
+    large = split.images.repeat(2, 1).repeat(2, 2)
+    anchors = large, split.labels, split.statistics
+    pretrain(
+        method, settings(method, epochs=1), *anchors, 0, tmp_path, "fp32", darker(split), size=16
+    )
+    for (first, view), (second, _), (third, of_third) in zip(*[iter(views)] * 3):
+        assert torch.equal(first, second) and first.shape[1:] == (32, 32, 3)
+        assert third.shape[1:] == ((16, 16, 3) if method == "CLSP-SimCLR" else (32, 32, 3))
+        assert view.shape == of_third.shape == (32, 3, 16, 16)
+
+
 def test_in_turn_each_candidate_has_its_part_of_the_run(train, views):
     train("CLSP-SimCLR in turn")  # 4 epochs of 2 steps, 2 candidates
     for step, ((anchors, _), _, (source, _)) in enumerate(zip(*[iter(views)] * 3)):

@@ -130,6 +130,55 @@ def test_fingerprint_is_the_content_wherever_it_lies(npz, tmp_path):
     assert changed_fingerprint(change(cfg, evaluate_on="validation")) != original
 
 
+# Larger images for views ------------------------------------------------------------------------
+
+
+def photographs(tmp_path):
+    """Five pictures of 24 pixels in each of two classes, in two splits."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(5):
+                image = Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8))
+                image.save(tmp_path / split / name / f"{i}.png")
+    return Data(name="folder", size=16, path=str(tmp_path))
+
+
+def test_a_larger_copy_is_kept_of_the_images_that_are_trained_on(tmp_path):
+    cfg = photographs(tmp_path)
+    small, whole = load(cfg), load(change(cfg, size=24))
+    train, test = load(change(cfg, full_size=24))
+    for found, expected in ((train, small[0]), (test, small[1])):  # as without it
+        assert np.array_equal(found.images, expected.images)
+        assert np.array_equal(found.labels, expected.labels)
+    assert train.full.dtype == np.uint8 and np.array_equal(train.full, whole[0].images)
+    assert train.to_cut is train.full and test.full is None and test.to_cut is test.images
+    some = train[np.array([3, 1])]
+    assert np.array_equal(some.full, whole[0].images[[3, 1]]) and len(some.images) == 2
+    kept, held = load(change(cfg, full_size=24, evaluate_on="validation"))
+    for part in (kept, held):  # rows of both sizes stay together
+        rows = [np.flatnonzero((whole[0].images == x).all((1, 2, 3)))[0] for x in part.full]
+        assert np.array_equal(part.images, small[0].images[rows])
+
+
+def test_a_larger_copy_counts_for_the_key(tmp_path):
+    cfg = change(photographs(tmp_path), full_size=24)
+    train, test = load(cfg)
+    first = fingerprint(train, test)
+    assert first != fingerprint(*load(change(cfg, full_size=0)))
+    train.full[0, 0, 0, 0] ^= 1
+    assert fingerprint(train, test) != first
+
+
+@pytest.mark.parametrize(
+    "given", [{"full_size": 15, "name": "folder", "path": "x"}, {"full_size": 32}]
+)
+def test_a_larger_copy_is_larger_and_not_of_the_digits(given):
+    with pytest.raises(ValueError, match="full_size=.*must be 0 or at least size=16, and 0 for"):
+        Data(**given)
+
+
 # What people bring --------------------------------------------------------------------------------
 
 

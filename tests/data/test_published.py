@@ -17,7 +17,9 @@ from PIL import Image
 from reading import read, refusal, save_images, write
 from torchvision import datasets
 
+from clsp_utils.config import Data, change
 from clsp_utils.data import image_folder, published
+from clsp_utils.data.load import read as read_splits
 
 LAYOUT = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -125,6 +127,15 @@ def host(monkeypatch, cifar10):
     host = Host()
     monkeypatch.setattr(published, "download_url", host.download)
     return host
+
+
+def test_stl10_keeps_its_images_as_they_are_for_views(user, stl10, no_download):
+    stl10.lay_out(user / "stl10_binary")
+    cfg = Data(name="stl10", path=str(user / "stl10_binary"), size=64)
+    train, test = read_splits(change(cfg, full_size=96))
+    assert np.array_equal(train.full, stl10.train[0]) and test.full is None
+    for found, expected in zip((train, test), read_splits(cfg)):
+        assert np.array_equal(found.images, expected.images)
 
 
 # Where published data are found -----------------------------------------------------------------

@@ -37,6 +37,7 @@ WITHOUT_ANOTHER_VALUE = {
         "data.path",
         "data.wnids",
         "data.normalisation",
+        "data.full_size",
         "pretrain.bank",
         "pretrain.earlier",
         "class-diffusion.start",
@@ -103,7 +104,7 @@ def others(value):
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, int):
-        yield from (value + 1, value - 1, 2 * value, value // 2)
+        yield from (value + 1, value - 1, 2 * value, value // 2, value + 64)
     elif isinstance(value, float):
         yield from (value + 0.05, value / 2)
     elif isinstance(value, str):

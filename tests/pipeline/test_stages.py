@@ -339,6 +339,31 @@ def test_what_has_no_published_constants_is_refused_with_its_name():
                 Data(name=name, normalisation="published", **path, **wnids)
 
 
+def test_encoders_see_the_larger_anchors_and_all_else_the_small_ones(home, monkeypatch):
+    c = Companion("smoke", 0, QUICK | {"data.name": "cifar10", "data.size": 16})
+    rng = np.random.default_rng(0)
+    small, large = (rng.integers(0, 256, (200, x, x, 3), np.uint8) for x in (16, 24))
+    labels = np.arange(200) % 10
+    some = Images(small, labels, np.arange(200), tuple("0123456789"), full=large)
+    put_images(monkeypatch, some, dataclasses.replace(some, full=None))
+    seen, original = {}, contrastive.pretrain
+
+    def pretrain(method, cfg, images, *rest, **more):
+        seen[method] = images.shape[1:], more["size"]
+        return original(method, cfg, images, *rest, **more)
+
+    monkeypatch.setattr(contrastive, "pretrain", pretrain)
+    for method in ("SimCLR", "CLSP-SimCLR", "inflation"):
+        c.get(Pretrained, method=method)
+    assert seen == {
+        "SimCLR": ((24, 24, 3), 16),
+        "CLSP-SimCLR": ((24, 24, 3), 16),
+        "inflation": ((16, 16, 3), 16),  # its further anchors are candidates
+    }
+    assert c.get(InterpolatedBank).shape == (200, 1, 16, 16, 3)
+    assert 0 <= c.get(Scores, method="SimCLR", seed=0)["linear"] <= 1
+
+
 # Labels -------------------------------------------------------------------------------------------
 
 
