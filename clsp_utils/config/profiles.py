@@ -147,7 +147,7 @@ BY_DATA_SET: dict[str, Values] = {
     "cifar100": {
         "data": _PUBLISHED,
         "diffusion": {"source": "", "batch": 320, "steps": 312_000},
-        "class_diffusion": {"steps": 156_000},
+        "class_diffusion": {"batch": 512, "steps": 97_000},
         "cluster_diffusion": {"steps": 156_000},
         "representation_diffusion": {"steps": 156_000},
         "moco": {"third_view": {"weight": 0.2}},

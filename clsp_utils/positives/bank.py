@@ -123,6 +123,8 @@ def read_bank(source: str, n: int, k: int, size: int) -> np.ndarray:
     """
     try:
         bank = np.lib.format.open_memmap(source, "r")
+    except OSError as error:
+        raise unusable(source, error.strerror or "it cannot be read") from None
     except Exception:  # numpy's reading of another file ends in many ways
         raise unusable(source, "this is no .npy file of numbers that can be read") from None
     found, (_, n_candidates) = bank.shape, (*bank.shape, 0, 0)[:2]
@@ -140,8 +142,8 @@ def bank_digest(source: str) -> str:
     try:
         with open(source, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        raise unusable(source, "there is no such file of candidates") from None
+    except OSError as error:
+        raise unusable(source, error.strerror or "it cannot be read") from None
 
 
 def draw_candidates(
