@@ -143,8 +143,8 @@ def pretrain(
         views = draw_views(step, anchors)
         with runtime.autocast(device, precision):
             z = []
-            for i, x in enumerate([torch.cat(views)] if cfg.batch_norm == "joint" else views):
-                with running_statistics(net.encoder, cfg.batch_norm != "first_view" or i == 0):
+            for view, x in enumerate([torch.cat(views)] if cfg.batch_norm == "joint" else views):
+                with running_statistics(net.encoder, cfg.batch_norm != "first_view" or view == 0):
                     z.append(project(x.contiguous(memory_format=torch.channels_last)))
             z = [share.gather(own) for own in torch.cat(z).chunk(len(views))]
             loss = net.loss(Batch(z, views, labels[anchors].to(device), share, step, total))
