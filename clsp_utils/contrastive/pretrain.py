@@ -55,14 +55,14 @@ def pretrain(
         images: anchors, uint8 `(N, H, W, 3)`.
         labels: `(N,)`, read by the methods that need them alone.
         statistics: of the data set.
-        bank: candidates, uint8 `(N, k, H, W, 3)`; may be memory-mapped. Methods that show
+        bank: candidates, uint8 `(N, k, size, size, 3)`; may be memory-mapped. Methods that show
             candidates need it.
         watch: `backbone -> score`, called every `cfg.watch_every` epochs. Loss, learning rate,
             spread of the projections (see `losses.spread`) and score go to `log.csv` in `work`, a
             row per epoch. Two epochs in a row that end with (nearly) all projections in one place
             bring a warning.
         share: the rows of each batch to compute here; those of this process if left out.
-        size: pixels a side of the views; None = H. Candidates of a bank have that size already.
+        size: pixels a side of the views; None = H.
         measures: name -> measure of the projections `(N, D)` of the first two views, which the log
             shows for the last step of each epoch, beside what the method itself logs.
 
