@@ -242,6 +242,28 @@ def sentences() -> Iterator[Sentence]:
         (of.agreement["class positives"], of.agreement["RCG"]),
     )
 
+    travels = table("09_paired").query("set == 'mean'").set_index(["method", "rival"])
+    low, high = (travels.difference + sign * travels.half_width for sign in (-1, 1))
+    points = 100 * pd.concat([travels.difference, low, high], axis=1)
+    pairs = (
+        ("CLSP-SimCLR", "SimCLR"), ("CLSP-SimCLR", "third view"),
+        ("CLSP-SimCLR", "recoloured third view"), ("CLSP-MoCoV2", "MoCoV2"),
+    )  # fmt: skip
+    short = "{:+.1f} ({:.1f} to {:.1f})"
+    yield Sentence(
+        results,
+        "CLSP-SimCLR is {:+.1f} points ({:.1f} to {:.1f}) ahead of SimCLR, "
+        f"{short} of the third view, {short} of the recoloured one, and CLSP-MoCoV2 {short} of "
+        "MoCoV2;",
+        tuple(x for pair in pairs for x in points.loc[pair]),
+    )
+    few = table("09_few_labels").set_index(["method", "share"]).accuracy
+    yield Sentence(
+        results,
+        "{:.3f} and {:.3f} with 1 % of the labels, {:.3f} and {:.3f} with 10 %",
+        tuple(few[name, share] for share in (0.01, 0.1) for name in ("SimCLR", "CLSP-SimCLR")),
+    )
+
 
 def rewritten(text: str, sentence: Sentence) -> str:
     """The text of a document with the sentence's numbers in it.
