@@ -264,6 +264,27 @@ def sentences() -> Iterator[Sentence]:
         tuple(few[name, share] for share in (0.01, 0.1) for name in ("SimCLR", "CLSP-SimCLR")),
     )
 
+    of = table("11_losses").set_index("method")
+    listed = (
+        "CLSP-SimCLR", "pairwise NT-Xent", "MV-InfoNCE", "CACR", "MV-DHEL", "SwAV", "CLSP-SwAV",
+        "MCL", "independent SimCLR",
+    )  # fmt: skip
+    yield Sentence(
+        results,
+        f"CLSP-SimCLR {two}, pairwise NT-Xent {two}, MV-InfoNCE {two}, CACR {two}, MV-DHEL {two}; "
+        f"SwAV {two}, CLSP-SwAV {two}; MCL {two}, as many SimCLR encoders {two}.",
+        tuple(of[metric][name] for name in listed for metric in ("linear", "knn")),
+    )
+    layers = table("11_layers").groupby(["layer", "method"]).background.mean()
+    yield Sentence(
+        results,
+        "SimCLR {:.2f}, third view {:.2f}, CLSP-SimCLR {:.2f}; at the stem all have {:.2f}.",
+        (
+            *(layers["level 3", name] for name in ("SimCLR", "third view", "CLSP-SimCLR")),
+            layers["stem"].mean(),
+        ),
+    )
+
 
 def rewritten(text: str, sentence: Sentence) -> str:
     """The text of a document with the sentence's numbers in it.
