@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from clsp_utils.config import Views
 from clsp_utils.data import ChannelStatistics, grey, normalise, shift_hue, to_float
-from clsp_utils.runtime import ALONE, Share
+from clsp_utils.runtime import ALONE, Share, generator
 
 
 class Draws:
@@ -30,7 +30,10 @@ class Draws:
 
     def order(self, n: int) -> list[int]:
         """0 to n - 1 in random order, the same for all processes."""
-        return torch.randperm(n, generator=self.g, device=self.g.device).tolist()
+        g = self.g
+        if g.device.type == "cuda":  # where the answer would come after all that the GPU has to do
+            g = generator("order", g.get_state().tolist())
+        return torch.randperm(n, generator=g, device=g.device).tolist()
 
 
 def _column(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ own rows.
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -109,51 +110,57 @@ def pretrain(
     def lr(step: int) -> float:
         return cfg.lr * runtime.warmup_cosine(step, total, cfg.warmup * per_epoch)
 
-    def draw_views(step: int, anchors: torch.Tensor) -> list[torch.Tensor]:
-        """The views that the recipe names, of this process's anchors."""
+    @lru_cache(maxsize=1)
+    def order(epoch: int) -> Tensor:
+        return torch.randperm(len(images), generator=generator(seed, "order", epoch))
+
+    def draw(step: int) -> tuple[list[Tensor], Tensor]:
+        """The views that the recipe names, of this process's anchors, and all labels."""
+        epoch, i = divmod(step, per_epoch)
+        anchors = order(epoch)[i * batch : (i + 1) * batch]
         x = runtime.upload(images[share.rows(anchors)], device)
         first_two, others = (
             generator(seed, name, step, device=device) for name in ("views", "third view")
         )
         choice, colours = (generator(seed, name, step) for name in ("candidates", "colours"))
         views = []
-        for i, source in enumerate(recipe.views):
+        for number, source in enumerate(recipe.views):
             shown = x
             if source == "recoloured":
-                whole = recolour(images[anchors], colours)
-                shown = runtime.upload(share.rows(whole), device)
+                whole = runtime.upload(images[anchors], device)
+                shown = share.rows(recolour(whole, colours))
             elif source != "anchor":
                 assert bank is not None  # or the method would have been refused above
-                turn = step // per_epoch * bank.shape[1] // cfg.epochs if recipe.in_turn else None
-                drawn = draw_candidates(bank, anchors, choice, share, turn)
-                shown = runtime.upload(drawn, device)
-            g = first_two if i < 2 else others
+                turn = epoch * bank.shape[1] // cfg.epochs if recipe.in_turn else None
+                candidates = draw_candidates(bank, anchors, choice, share, turn)
+                shown = runtime.upload(candidates, device)
+            g = first_two if number < 2 else others
             views.append(augment(shown, cfg.views, statistics, g, share, size))
-        return views
+        return views, runtime.upload(labels[anchors], device)
 
     net.train()
+    drawn = None
     steps = range(start, total)
     for step in tqdm(
         steps, method, initial=start, total=total, leave=False, disable=share.rank > 0
     ):
         epoch, i = divmod(step, per_epoch)
-        if i == 0 or step == start:
-            order = torch.randperm(len(images), generator=generator(seed, "order", epoch))
-        anchors = order[i * batch : (i + 1) * batch]
-        views = draw_views(step, anchors)
+        views, own_labels = drawn or draw(step)
         with runtime.autocast(device, precision):
             z = []
             for view, x in enumerate([torch.cat(views)] if cfg.batch_norm == "joint" else views):
                 with running_statistics(net.encoder, cfg.batch_norm != "first_view" or view == 0):
                     z.append(project(x.contiguous(memory_format=torch.channels_last)))
             z = [share.gather(own) for own in torch.cat(z).chunk(len(views))]
-            loss = net.loss(Batch(z, views, labels[anchors].to(device), share, step, total))
+            loss = net.loss(Batch(z, views, own_labels, share, step, total))
         runtime.set_lr(optimizer, lr(step))
         optimizer.zero_grad()
         loss.backward()
         share.average_gradients(trained)
         optimizer.step()
         net.after_step((step + 1) / total)
+        # While a GPU is still at this step, whose loss is waited for below.
+        drawn = draw(step + 1) if step + 1 < total else None
         losses[step] = loss.item()
         if i == per_epoch - 1 and share.rank == 0:
             for name, number in net.logged.items():

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from clsp_utils.runtime import upload
+
 LUMA = (0.299, 0.587, 0.114)  # lightness of RGB (ITU-R 601)
 
 
@@ -44,7 +46,7 @@ def normalise(x: Tensor, statistics: ChannelStatistics) -> Tensor:
         x: `(B, 3, H, W)` in [0, 1].
         statistics: those of the training images.
     """
-    mean, std = (torch.tensor(s, device=x.device).view(1, 3, 1, 1) for s in statistics)
+    mean, std = (upload(torch.tensor(s), x.device).view(1, 3, 1, 1) for s in statistics)
     return (x - mean).div_(torch.where(std < 1 / 255, 1, std))
 
 
@@ -69,7 +71,7 @@ def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
     hue = (r - g).div_(safe).add_(4)
     hue.lerp_((b - r).div_(safe).add_(2), (value == g).float())
     hue.lerp_((g - b).div_(safe), (value == r).float()).add_(6 * shift.view(-1, 1, 1))
-    channel = torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1)
+    channel = upload(torch.tensor([5.0, 3.0, 1.0]), x.device).view(1, 3, 1, 1)
     k = channel + hue.unsqueeze(1)
     k.sub_((k / 6).floor_().mul_(6))  # this is k modulo 6; torch's own takes ten times as long
     return value.unsqueeze(1) - torch.minimum(k, 4 - k).clamp_(0, 1).mul_(chroma.unsqueeze(1))
@@ -86,8 +88,8 @@ def recolour(images: Tensor, g: Generator) -> Tensor:
     Returns:
         uint8 `(B, H, W, 3)`.
     """
-    turn = torch.rand(len(images), generator=g).to(images.device)
-    negative = (torch.rand(len(images), generator=g) < 0.5).to(images.device)
+    turn = upload(torch.rand(len(images), generator=g), images.device)
+    negative = upload(torch.rand(len(images), generator=g) < 0.5, images.device)
     x = shift_hue(to_float(images), turn)
     x = torch.where(negative.view(-1, 1, 1, 1), 1 - x, x)
     return to_uint8(2 * x - 1)

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from clsp_utils import runtime
 from clsp_utils.config import PlainSampling
 from clsp_utils.data import to_uint8
-from clsp_utils.diffusion.unet import Features, betas_of, decode, encode, hide
+from clsp_utils.diffusion.unet import Features, betas_of, decode, encode, hide, noise_for
 
 Edit = Callable[[Features, Tensor], Features]
 Variance = Literal["fixed_small", "fixed_large"]
@@ -87,9 +87,11 @@ def sample(
             if eta is None:
                 s = scheduler.sigmas[i]  # noise over signal: x = (x0 + s eps) / sqrt(1 + s^2)
                 clean = (x * (1 + s**2).sqrt() - s * eps).clamp(-1, 1)
-                x = scheduler.step(clean, t, x, generator=g).prev_sample
+                fresh = noise_for(x, g)
+                x = scheduler.step(clean, t, x, variance_noise=fresh).prev_sample
             else:
-                x = scheduler.step(eps, t, x, eta=eta, generator=g).prev_sample
+                fresh = noise_for(x, g) if eta else None
+                x = scheduler.step(eps, t, x, eta=eta, variance_noise=fresh).prev_sample
     return to_uint8(x).cpu()
 
 

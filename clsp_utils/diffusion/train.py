@@ -68,7 +68,8 @@ def train(
     optimizer = torch.optim.AdamW(
         unet.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True
     )
-    ema = EMAModel(unet.parameters(), decay=cfg.ema_decay)
+    # All tensors at once where each would be a kernel of its own; on CPUs it rounds otherwise.
+    ema = EMAModel(unet.parameters(), decay=cfg.ema_decay, foreach=device.type == "cuda")
     schedule = noise_schedule(unet)
     losses, per_epoch = torch.zeros(cfg.steps), max(1, len(images) // cfg.batch)
     checkpoint = runtime.Checkpoint(
@@ -93,17 +94,9 @@ def train(
     one, other, plain = torch.arange(len(own), device=device).split([len(x) for x in sections])
     first, second, paired = slice(n_pairs), slice(n_pairs, 2 * n_pairs), slice(2 * n_pairs)
 
-    unet.train()
-    for step in tqdm(
-        range(start, cfg.steps),
-        "diffusion",
-        initial=start,
-        total=cfg.steps,
-        leave=False,
-        disable=share.rank > 0,
-    ):
+    def draw(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """This process's images, noise, times and condition, on the device."""
         g = runtime.generator(seed, "diffusion", step)
-        torch.manual_seed(runtime.seed_for(seed, "dropout", step) + share.rank)
         pick = torch.randint(len(pixels), (cfg.batch,), generator=g)
         pick[second] = pick[first]
         shown = pixels[pick]
@@ -122,6 +115,20 @@ def train(
             hidden = torch.rand(len(x), generator=g) < LABEL_DROPOUT
             given = hide(unet, torch.from_numpy(condition)[pick], hidden)[own].to(device)
         x, noise, t = (runtime.upload(part[own], device) for part in (x, noise, t))
+        return x, noise, t, given
+
+    unet.train()
+    batch = None
+    for step in tqdm(
+        range(start, cfg.steps),
+        "diffusion",
+        initial=start,
+        total=cfg.steps,
+        leave=False,
+        disable=share.rank > 0,
+    ):
+        torch.manual_seed(runtime.seed_for(seed, "dropout", step) + share.rank)
+        x, noise, t, given = batch or draw(step)
         with runtime.autocast(device, precision):
             h, skips, temb = encode(unet, schedule.add_noise(x, noise, t), t, given)
             predicted = decode(unet, h[torch.cat([other, one, plain])], skips, temb)
@@ -135,6 +142,8 @@ def train(
         torch.nn.utils.clip_grad_norm_(unet.parameters(), cfg.clip)
         optimizer.step()
         ema.step(unet.parameters())
+        # While a GPU is still at this step, whose loss is waited for below.
+        batch = draw(step + 1) if step + 1 < cfg.steps else None
         for i, part in enumerate(SNAPSHOTS):
             if step + 1 == max(1, round(part * cfg.steps)) and share.rank == 0:
                 _keep_snapshot(unet, ema, work / f"snapshot_{i}.safetensors", advice)

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from clsp_utils.config import UNetShape
-from clsp_utils.runtime import compiled_on_cuda
+from clsp_utils.runtime import compiled_on_cuda, upload
 
 # Linear betas from 1e-4 to 0.02, as in DDPM (arXiv 2006.11239).
 BETAS: dict[str, Any] = {
@@ -182,9 +182,16 @@ def encode_noised(unet: UNet2DModel, x0: Tensor, t: Tensor | int, g: Generator) 
         t: one time step in 0..T-1 for all of them.
         g: draws the noise, on the CPU, so that it is the same on every device.
     """
-    noise = torch.randn(x0.shape, generator=g).to(x0.device)
     steps = torch.as_tensor(t, device=x0.device).expand(len(x0))
-    return encode(unet, noise_schedule(unet).add_noise(x0, noise, steps), t)
+    return encode(unet, noise_schedule(unet).add_noise(x0, noise_for(x0, g), steps), t)
+
+
+def noise_for(x: Tensor, g: Generator) -> Tensor:
+    """Standard normal noise of the shape of `x`, on its device, drawn by `g` on the CPU.
+
+    A GPU goes on with what it has to do while it is drawn.
+    """
+    return upload(torch.randn(x.shape, generator=g), x.device)
 
 
 def mix(h: Tensor, h_anchor: Tensor, mix_weight: float) -> Tensor:

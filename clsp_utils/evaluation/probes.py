@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from clsp_utils.config import Probe
 from clsp_utils.data import ChannelStatistics, DataError, Images, split_rows
 from clsp_utils.evaluation.features import extract_features
-from clsp_utils.runtime import generator, seed_for, set_lr
+from clsp_utils.runtime import device, generator, seed_for, set_lr
 
 COSINES = 2**26  # of kNN that are in memory at a time: 256 MiB
 
@@ -39,8 +39,12 @@ def linear_logits(
             image, one of the two at random.
 
     Returns:
-        `(M, classes)`, a column for each class up to the largest of the training labels.
+        `(M, classes)`, on the CPU, a column for each class up to the largest of the training
+        labels.
     """
+    where, n_classes = device(), int(train_labels.max()) + 1
+    train, train_labels, test = train.to(where), train_labels.to(where), test.to(where)
+    mirrored = None if mirrored is None else mirrored.to(where)
     if cfg.standardise:
         mean, std = train.mean(0), train.std(0) + 1e-6
         train, test = (train - mean) / std, (test - mean) / std
@@ -48,24 +52,26 @@ def linear_logits(
             mirrored = (mirrored - mean) / std
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(seed, "probe weights"))
-        classifier = nn.Linear(train.shape[1], int(train_labels.max()) + 1)
+        classifier = nn.Linear(train.shape[1], n_classes)
     if cfg.zero_init:
         nn.init.zeros_(classifier.weight), nn.init.zeros_(classifier.bias)
+    classifier.to(where)
     optimizer = torch.optim.SGD(classifier.parameters(), cfg.lr, momentum=cfg.momentum)
     for epoch in range(cfg.epochs):
         passed = sum(epoch >= share * cfg.epochs for share in (0.6, 0.8))
         set_lr(optimizer, cfg.lr * 0.1**passed)
         g = generator(seed, "probe", epoch)
-        order = torch.randperm(len(train), generator=g)
+        order = torch.randperm(len(train), generator=g).to(where)
         x = train
         if mirrored is not None:
-            x = torch.where(torch.rand(len(train), 1, generator=g) < 0.5, mirrored, train)
+            turned = torch.rand(len(train), 1, generator=g) < 0.5
+            x = torch.where(turned.to(where), mirrored, train)
         for rows in order.split(cfg.batch):
             optimizer.zero_grad()
             F.cross_entropy(classifier(x[rows]), train_labels[rows]).backward()
             optimizer.step()
     with torch.inference_mode():
-        return classifier(test)
+        return classifier(test).cpu()
 
 
 def linear_probe(
@@ -91,15 +97,16 @@ def knn(
         k: neighbours that vote; all N where there are fewer.
 
     Returns:
-        Classes `(M,)`.
+        Classes `(M,)`, on the CPU.
     """
-    train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
-    predictions = []
+    where, n_classes = device(), int(train_labels.max()) + 1
+    train, test = (F.normalize(features.to(where), dim=1) for features in (train, test))
+    train_labels, predictions = train_labels.to(where), []
     for some in test.split(max(1, COSINES // len(train))):
         cosine, nearest = (some @ train.T).topk(min(k, len(train)), dim=1)
-        votes = torch.zeros(len(some), int(train_labels.max()) + 1)
+        votes = torch.zeros(len(some), n_classes, device=where)
         votes.scatter_add_(1, train_labels[nearest], (cosine / temperature).exp())
-        predictions.append(votes.argmax(1))
+        predictions.append(votes.argmax(1).cpu())
     return torch.cat(predictions)
 
 

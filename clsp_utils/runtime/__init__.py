@@ -4,7 +4,7 @@ Knows nothing of the science. `workers` runs jobs side by side, `distributed` sh
 the processes of `accelerate launch`.
 """
 
-from clsp_utils.runtime.checkpoint import Checkpoint, Diverged, all_finite
+from clsp_utils.runtime.checkpoint import Checkpoint, Diverged, OutOfTime, all_finite
 from clsp_utils.runtime.device import (
     autocast,
     compiled_on_cuda,

@@ -22,6 +22,10 @@ class Diverged(RuntimeError):
     """Loss or weights are not finite, or beyond reason; the last good checkpoint is kept."""
 
 
+class OutOfTime(Exception):
+    """The time that a caller had is over; what was done is kept, and goes on when asked again."""
+
+
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether no tensor holds an infinite number, or none at all."""
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
@@ -38,7 +42,13 @@ class Checkpoint:
             the loss of every step.
         every: seconds between two saves; more where a network is so large that saving took over a
             twentieth of that.
+
+    Attributes:
+        stop_after: of `time.monotonic()`; a loop that comes there saves and ends with `OutOfTime`.
+            Whoever has a machine for some minutes only sets it, on the class.
     """
+
+    stop_after = math.inf
 
     def __init__(
         self, folder: Path, parts: dict[str, Any], records: dict[str, Tensor], every: float = 15.0
@@ -112,13 +122,16 @@ class Checkpoint:
         self.every = max(self.every, MIN_INTERVAL * (self.last - begun))
 
     def after_step(self, step: int, loss: float, advice: str) -> None:
-        """Saves when it is time; stops a run that has diverged."""
+        """Saves when it is time; stops a run that has diverged or is out of time."""
         first = self.records["losses"][0].item()
         exploded = step > 0 and loss > DIVERGED_ABOVE * max(1.0, first)
         if exploded or not math.isfinite(loss):
             raise Diverged(f"The loss is {loss:g} at step {step}: lower {advice}.")
-        if time.monotonic() - self.last >= self.every:
+        out_of_time = time.monotonic() >= self.stop_after
+        if out_of_time or time.monotonic() - self.last >= self.every:
             self.save(step + 1, advice)
+        if out_of_time:
+            raise OutOfTime(f"Stopped after step {step}; all of it is kept.")
 
 
 def _tensors(node: Any) -> Iterator[Tensor]:

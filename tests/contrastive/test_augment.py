@@ -301,3 +301,22 @@ def test_augment_normalises_at_the_end():
     plain, normal = (augment(images, Views(), s, generator()) for s in (NO_STATISTICS, statistics))
     torch.testing.assert_close(normal, normalise(plain, statistics))
     assert normal.dtype == torch.float32 and normal.shape == (4, 3, 12, 12)
+
+
+class OfGPU:
+    """Stands for a generator of a GPU, which tells its state without waiting for the GPU."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, offset):
+        self.offset = offset
+
+    def get_state(self):
+        return torch.tensor([7, self.offset], dtype=torch.uint8)
+
+
+def test_nobody_waits_for_a_gpu_to_draw_an_order():
+    orders = [Draws(OfGPU(i)).order(4) for i in range(20)]
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    assert orders[3] == Draws(OfGPU(3)).order(4)
+    assert len({tuple(order) for order in orders}) > 5

@@ -324,3 +324,15 @@ def test_rows_held_out_are_those_of_the_split():
     data = as_images(np.arange(120), labels[groups], groups)
     for rows, part in zip(held_out_rows(data), split_by_group(data, 0.2)):
         assert rows.tolist() == part.images.tolist()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_probes_compute_on_the_device(monkeypatch, flip):
+    # A meta tensor has no values: all goes well until what was found is to come back.
+    monkeypatch.setattr(probes, "device", lambda: torch.device("meta"))
+    x, labels = torch.randn(12, 5), torch.arange(12) % 3
+    mirrored = x.clone() if flip else None
+    with pytest.raises(NotImplementedError, match="out of meta tensor"):
+        linear_probe(x, labels, x[:4], Probe(epochs=2, batch=4), 0, mirrored)
+    with pytest.raises(NotImplementedError, match="out of meta tensor"):
+        knn(x, labels, x[:4], 3)

@@ -10,7 +10,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch.nn import functional as F
 
-from clsp_utils.runtime import Checkpoint, Diverged, generator
+from clsp_utils.runtime import Checkpoint, Diverged, OutOfTime, generator
 
 
 class Loop:
@@ -166,3 +166,16 @@ def test_saves_that_take_long_come_less_often(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *paths: time.sleep(0.1) or replace(*paths))
     loop.checkpoint.save(1)
     assert 2.0 <= loop.checkpoint.every < 10
+
+
+def test_a_loop_that_is_out_of_time_saves_its_last_step_and_ends(tmp_path, monkeypatch):
+    loop = Loop(tmp_path)
+    loop.run(0, 3)
+    loop.checkpoint.after_step(2, 1.0, "the learning rate")  # there is time
+    assert not loop.checkpoint.path.exists()
+    monkeypatch.setattr(Checkpoint, "stop_after", time.monotonic())
+    with pytest.raises(OutOfTime, match="after step 2"):
+        loop.checkpoint.after_step(2, 1.0, "the learning rate")
+    resumed = Loop(tmp_path, seed=1)
+    assert resumed.checkpoint.restore() == 3
+    assert_same(resumed.state(), loop.state())
