@@ -633,6 +633,8 @@ def main(arguments: list[str] | None = None) -> int:
     for part in options.parts or PARTS:
         left = 60 * options.minutes - (time.monotonic() - start) - SAVING
         ended = run.plan.get("state", {}).get(part) in ("done", "cut off")
+        if ended and part in options.parts:  # its minutes begin anew
+            run.plan["used"].pop(part, None)
         if left > SAVING and not (ended and part not in options.parts):
             failed += do(run, part, left)
     deliver(run, options.out)
