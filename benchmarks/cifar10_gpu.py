@@ -222,7 +222,7 @@ def environment(run: Run) -> None:
     (run.results / "environment.json").write_text(json.dumps(found, indent=1))
     print(json.dumps(found))
     folders = [str(PROJECT / "tests" / name) for name in TESTED[: 1 if run.quick else None]]
-    command = [sys.executable, "-m", "pytest", *folders, "-m", "not slow", "-q", "--tb=line"]
+    command = [sys.executable, "-m", "pytest", *folders, "-m", "not slow", "-rfE", "--tb=line"]
     command += ["-p", "no:cacheprovider", *([] if run.quick else ["-n", "8", "--dist=loadscope"])]
     with open(run.results / "tests.txt", "w") as log:
         # Compiled, most of their time would go to the compiler.
