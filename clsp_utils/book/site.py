@@ -60,7 +60,8 @@ def _origin(executed: NotebookNode | None, n_cells: int, n_left_out: int) -> str
         return "Not run yet: `make everything` makes the outputs that are missing here."
     run = executed.metadata.papermill
     given = ", ".join(f"`{name}={value!r}`" for name, value in run.parameters.items() if value)
-    text = f"Outputs of a run with {given}, which took {run.duration:.0f} s."
+    end = "did not come to its end" if run.duration is None else f"took {run.duration:.0f} s"
+    text = f"Outputs of a run with {given}, which {end}."
     if n_left_out:
         text += (
             f" {n_left_out} of {n_cells} cells are without: they are newer than the run, or it did "

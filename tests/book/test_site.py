@@ -52,6 +52,14 @@ def test_page_has_the_stored_cells_and_the_outputs_of_the_run():
     nbformat.validate(page)
 
 
+def test_page_of_a_run_that_was_stopped_says_so():
+    stopped = executed(*RUN)
+    stopped.metadata.papermill.duration = None  # as papermill leaves it
+    assert notebook_page(stored(), stopped).cells[1].source == (
+        "*Outputs of a run with `profile='smoke'`, which did not come to its end.*"
+    )
+
+
 def test_page_of_a_notebook_that_was_not_run_says_so():
     page = notebook_page(stored(), None)
     assert not texts(page) and page.cells[1].source.startswith("*Not run yet: `make everything`")
