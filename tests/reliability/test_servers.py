@@ -38,6 +38,11 @@ def assert_local(addresses):
 def lab(tmp_path, monkeypatch):
     """The Makefile's own command, with this Python and no browser: (process, address, token)."""
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "settings"))
+    monkeypatch.setenv("CLSP_HOME", str(tmp_path / "home"))
+    here = {"open_browser": False, "allow_root": True, "port": 0}
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/jupyter_server_config.json").write_text(json.dumps({"ServerApp": here}))
     said = subprocess.run(
         ["make", "-n", "-o", ".venv/ready", "lab", f"BIN={Path(sys.executable).parent}"],
         cwd=ROOT,
@@ -45,19 +50,10 @@ def lab(tmp_path, monkeypatch):
         text=True,
         check=True,
     ).stdout
-    [command] = [line for line in said.splitlines() if "jupyter" in line]
-    command = command.split()
-    assert Path(command[0]).name == "jupyter"
+    [command] = [line for line in said.splitlines() if "clsp_utils lab" in line]
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "jupyter", *command[1:]),
-                *("--no-browser", "--allow-root", "--port=0"),
-            ],
-            cwd=ROOT,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+            command.split(), cwd=ROOT, stdout=log, stderr=log, start_new_session=True
         )
     try:
         end, found = time.monotonic() + 60, None
