@@ -7,11 +7,10 @@ import numpy as np
 import report
 import torch
 from report import Way
-from torch.utils.flop_counter import FlopCounterMode
 
 from clsp_utils.config import Interpolation, UNetShape
 from clsp_utils.data import to_diffusion_range
-from clsp_utils.diffusion import build_unet, decode, encode
+from clsp_utils.diffusion import build_unet
 from clsp_utils.pipeline import Profile
 from clsp_utils.positives import interpolate
 from clsp_utils.runtime import device
@@ -66,13 +65,8 @@ def measure(quick: bool) -> dict:
 
 def flops_of_a_step(shape: UNetShape, size: int) -> float:
     """Operations for one candidate at one step, its share of the anchor's encoding included."""
-    with torch.device("meta"):
-        unet, x = build_unet(shape, size), torch.zeros(1, 3, size, size)
-    with FlopCounterMode(display=False) as half:
-        features = encode(unet, x, 0)
-    with FlopCounterMode(display=False) as other:
-        decode(unet, *features)
-    return half.get_total_flops() * (1 + 1 / K) + other.get_total_flops()
+    half, whole = report.unet_flops(shape, size)
+    return whole + half / K
 
 
 if __name__ == "__main__":

@@ -49,14 +49,13 @@ from PIL.PngImagePlugin import PngInfo
 from report import Way
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from clsp_utils.book import FULL, dots, image_grid, save_figure, save_table, set_style
 from clsp_utils.config import METHODS as ALL_METHODS
 from clsp_utils.config import PROJECT, ConfigError, change, home
 from clsp_utils.contrastive import pretrain, training_flops
 from clsp_utils.data import ChannelStatistics
-from clsp_utils.diffusion import build_unet, decode, encode, train
+from clsp_utils.diffusion import build_unet, train
 from clsp_utils.evaluation import holm, interval, paired, score
 from clsp_utils.pipeline import (
     Companion,
@@ -283,7 +282,7 @@ def speed(run: Run) -> None:
     simclr = change(simclr, third_view=change(simclr.third_view, ramp=0.0), epochs=1)
     few, many = (1, 3) if run.quick else (5, 35)
     peak = report.peak_flops("bf16")
-    half, whole = unet_flops(unet_shape, size)
+    half, whole = report.unet_flops(unet_shape, size)
     rows: list[dict[str, Any]] = []
 
     def note(what: str, way: str, rate: float, flops: float) -> None:
@@ -340,7 +339,7 @@ def theirs_of_each(run: Run, note: Any, timed: Any, counts: tuple[int, int]) -> 
     """The same by the authors' way (`authors`), in the precision that PyTorch has by itself."""
     data, cfg = run.companion().data, run.companion().cfg
     images, labels, size = data.train.images, data.train.labels, data.train.images.shape[1]
-    half, whole = unet_flops(cfg.diffusion.unet, size)
+    half, whole = report.unet_flops(cfg.diffusion.unet, size)
     where, (few, many) = device(), counts
     unet = build_unet(cfg.diffusion.unet, size).eval().to(where)
     n, steps = (4, 10) if run.quick else (128, 100)
@@ -374,17 +373,6 @@ def theirs_of_each(run: Run, note: Any, timed: Any, counts: tuple[int, int]) -> 
     loader = authors.loader(part, cfg.probe.batch)
     share = len(part) / (len(images) * cfg.probe.epochs)
     note("linear evaluations", "authors' way", timed(lambda: slow.epoch(0, loader), share), 0.0)
-
-
-def unet_flops(shape: Any, size: int) -> tuple[int, int]:
-    """Operations for one image, of the encoder half with the middle, and of the whole UNet."""
-    with torch.device("meta"):
-        unet, x = build_unet(shape, size), torch.zeros(1, 3, size, size)
-    with FlopCounterMode(display=False) as half:
-        features = encode(unet, x, 0)
-    with FlopCounterMode(display=False) as other:
-        decode(unet, *features)
-    return half.get_total_flops(), half.get_total_flops() + other.get_total_flops()
 
 
 def profiled(run: Run, name: str, work: Callable[[], object]) -> None:

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from clsp_utils.config import UNetShape
+from clsp_utils.diffusion import build_unet, decode, encode
 from clsp_utils.runtime import device, resolve_precision
 
 RESULTS = Path(__file__).parent / "results"
@@ -72,6 +75,17 @@ def peak_flops(precision: str) -> float:
         wait_for_device()
         seconds.append(time.perf_counter() - start)
     return 2 * n**3 / statistics.median(seconds[1:])
+
+
+def unet_flops(shape: UNetShape, size: int) -> tuple[int, int]:
+    """Operations for one image, of the encoder half with the middle, and of the whole UNet."""
+    with torch.device("meta"):
+        unet, x = build_unet(shape, size), torch.zeros(1, 3, size, size)
+    with FlopCounterMode(display=False) as half:
+        features = encode(unet, x, 0)
+    with FlopCounterMode(display=False) as other:
+        decode(unet, *features)
+    return half.get_total_flops(), half.get_total_flops() + other.get_total_flops()
 
 
 def share_of_peak(rates: dict[str, list[float]], flops: float, **ways: str) -> dict[str, float]:

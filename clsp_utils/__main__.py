@@ -128,8 +128,8 @@ def _run(options: argparse.Namespace) -> int:
 def _student(options: argparse.Namespace) -> int:
     notebooks, folder = run_notebooks.find_notebooks(home("notebooks")), home("build", "course")
     copies.write_copies(notebooks, folder)
+    (folder / "docs").mkdir(exist_ok=True)
     for name in ("glossary.md", "symbols.md"):  # where the notebooks' links lead
-        (folder / "docs").mkdir(exist_ok=True)
         replace_file(folder / "docs" / name, (PROJECT / "docs" / name).read_bytes())
     print(f"{len(notebooks)} notebooks for students and for those who teach: {folder}")
     return 0

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import pandas as pd
 
 ROOT = Path(__file__).parents[1]
+README, RESULTS = "README.md", "docs/results.md"
+GAIN = "{:+.1f} ({:.1f} to {:.1f})"  # in points, with its interval
 NUMBER = r"([+-]?\d+(?:\.\d+)?|[A-Za-z]+)"  # or its name, such as "six"
 WORDS = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
@@ -46,20 +48,31 @@ def table(name: str) -> pd.DataFrame:
     return pd.read_csv(ROOT / "figures" / f"{name}.csv")
 
 
+def in_points(paired: pd.DataFrame) -> pd.DataFrame:
+    """Differences in percentage points, and the ends of their intervals: three columns."""
+    low, high = (paired.difference + sign * paired.half_width for sign in (-1, 1))
+    return 100 * pd.concat([paired.difference, low, high], axis=1)
+
+
 def sentences() -> Iterator[Sentence]:
     """All sentences whose numbers are written, with what the tables say."""
-    readme, results = "README.md", "docs/results.md"
+    yield from story()
+    yield from beyond_the_story()
+
+
+def story() -> Iterator[Sentence]:
+    """Those of notebooks 01 to 06."""
     reads = table("02_read_outs")
     pixels, of_h = reads.iloc[0], reads[1:]
     knn, linear = (of_h.loc[of_h[metric].idxmax()] for metric in ("knn", "linear"))
     average = of_h[of_h.pooled_to == 1].max()
     yield Sentence(
-        readme,
+        README,
         "kNN {:.2f} on `h` with its positions kept, {:.2f} on pixels; linear {:.2f} and {:.2f}.",
         (knn.knn, pixels.knn, linear.linear, pixels.linear),
     )
     yield Sentence(
-        results,
+        RESULTS,
         "kNN: {:.2f} on `h` with its positions kept (t = {:.0f}), {:.2f} on pixels; a linear "
         "classifier on all features: {:.2f} ({:.0f} by {:.0f}, t = {:.0f}) and {:.2f}. The paper's "
         "global average: {:.2f} and {:.2f} (",
@@ -82,13 +95,13 @@ def sentences() -> Iterator[Sentence]:
     half, match = 100 * weights.agreement_half_width, weights.background_match
     same = weights.same_image_match[0]
     yield Sentence(
-        readme,
+        README,
         "sees the anchor's digit in {:.0f} % of {:.0f} candidates (half-width {:.0f}), while the "
         "background match falls from {:.2f} to {:.2f};",
         (share[0.1], weights.n[0.1], half[0.1], same, match[0.1]),
     )
     yield Sentence(
-        results,
+        RESULTS,
         "A classifier ({:.1f} % on test) sees the anchor's digit in {:.0f} % of {:.0f} candidates "
         "at w = 0.1 (half-width {:.0f} points), in {:.0f} % at 0.4 and in {:.0f} % at w = 1; the "
         "background match falls from {:.2f} (the anchor itself) to {:.2f}, {:.2f} and {:.2f} (",
@@ -107,7 +120,7 @@ def sentences() -> Iterator[Sentence]:
     )
     times = table("04_mix_times").set_index("mix_below")
     yield Sentence(
-        results,
+        RESULTS,
         "With the anchor at t < 200 only, match falls to {:.2f} and agreement to {:.2f}; at "
         "t < 100 to {:.2f} and {:.2f};",
         tuple(times.loc[t, what] for t in (200, 100) for what in ("background_match", "agreement")),
@@ -116,10 +129,10 @@ def sentences() -> Iterator[Sentence]:
     masks = table("03_masks").set_index("images")
     silent, plain = masks.loc["h = 0"], masks.loc["plain"]
     yield Sentence(
-        readme, "blurred backgrounds (match {:.2f}) and no digit", (silent.background_match,)
+        README, "blurred backgrounds (match {:.2f}) and no digit", (silent.background_match,)
     )
     yield Sentence(
-        results,
+        RESULTS,
         "With `h = 0` the partner's digit is named in {:.0f} % (chance {:.0f} %), its background "
         "stays (match {:.2f}), and edges fall from {:.1f} to {:.1f} grey levels.",
         (
@@ -135,19 +148,18 @@ def sentences() -> Iterator[Sentence]:
     n_all, n_stand = len(paired), int((paired.p_holm < 0.05).sum())
     n_alone = int((paired.difference.abs() > paired.half_width).sum())
     n_seeds = int(paired.seeds.iloc[0])
-    low, high = paired.difference - paired.half_width, paired.difference + paired.half_width
-    points = 100 * pd.concat([paired.difference, low, high], axis=1)
+    points = in_points(paired)
 
     def gains(method: str, rival: str) -> tuple:
         """Difference and the ends of its interval, linear and kNN: six numbers of points."""
         return tuple(x for metric in ("linear", "knn") for x in points.loc[method, rival, metric])
 
-    one = "{:+.1f} ({:.1f} to {:.1f})"
     yield Sentence(
-        readme,
+        README,
         "({} seeds, points, 95 %): SimCLR by {:+.1f} linear ({:.1f} to {:.1f}) and {:+.1f} kNN "
-        f"({{:.1f}} to {{:.1f}}); one more augmented view by {one} and {one}; the anchor in other "
-        f"colours by {one} and {one}. {{}} of {{}} such differences stand after Holm's correction.",
+        f"({{:.1f}} to {{:.1f}}); one more augmented view by {GAIN} and {GAIN}; the anchor in "
+        f"other colours by {GAIN} and {GAIN}. {{}} of {{}} such differences stand after Holm's "
+        "correction.",
         (
             word(n_seeds),
             *gains("CLSP-SimCLR", "SimCLR"),
@@ -163,11 +175,11 @@ def sentences() -> Iterator[Sentence]:
         ("third view", "third view"),
         ("recoloured third view", "recoloured third view"),
     ):
-        yield Sentence(results, f"| {named} | {one} | {one} |", gains("CLSP-SimCLR", rival))
+        yield Sentence(RESULTS, f"| {named} | {GAIN} | {GAIN} |", gains("CLSP-SimCLR", rival))
     yield Sentence(
-        results,
-        f"CLSP-MoCoV2 minus MoCoV2: {one} and {one}. Of {{}} differences {{}} exclude zero one by "
-        "one, {} stand after Holm's correction.",
+        RESULTS,
+        f"CLSP-MoCoV2 minus MoCoV2: {GAIN} and {GAIN}. Of {{}} differences {{}} exclude zero one "
+        "by one, {} stand after Holm's correction.",
         (*gains("CLSP-MoCoV2", "MoCoV2"), word(n_all), word(n_alone), word(n_stand)),
     )
 
@@ -175,7 +187,7 @@ def sentences() -> Iterator[Sentence]:
     (ramp,) = {run for run in log.run if run.startswith("ramp")}
     first, last = log.groupby("run").first(), log.groupby("run").last()
     yield Sentence(
-        results,
+        RESULTS,
         "ends the first epoch with the spread of its projections at {:.2f} ({:.2f} with it) and "
         "the run at a loss of {:.2f} ({:.2f}); with ten times the weight it stays at "
         "log(2N - 1) = {:.2f},",
@@ -189,16 +201,19 @@ def sentences() -> Iterator[Sentence]:
     )
     after = table("06_weight_accuracy").set_index("w").linear_mean
     yield Sentence(
-        results,
+        RESULTS,
         "Linear {:.3f}, {:.3f} and {:.3f} at w = 0.1, 0.4 and 1,",
         (after[0.1], after[0.4], after[1]),
     )
 
+
+def beyond_the_story() -> Iterator[Sentence]:
+    """Those of notebooks 07 to 11."""
     over = table("07_generation_quality")
     first, last = over.iloc[0], over.iloc[-1]
     relation = table("07_correlation").set_index(["quality", "metric"])
     yield Sentence(
-        results,
+        RESULTS,
         "falls from {:.2f} to {:.2f} and agreement rises from {:.2f} to {:.2f}; kNN of CLSP-SimCLR "
         "goes from {:.3f} to {:.3f}, Spearman's correlation with the distance {:.2f}.",
         (
@@ -212,13 +227,13 @@ def sentences() -> Iterator[Sentence]:
         ),
     )
     yield Sentence(
-        results,
+        RESULTS,
         "{} such correlations over {} moments have p = {:.3f} after correction",
         (word(len(relation)).capitalize(), word(len(over)), relation.p_holm.min()),
     )
     by = table("07_protocol").frechet
     yield Sentence(
-        results,
+        RESULTS,
         "steps of DDPM's sampler: from {:.2f} to {:.2f}; the small variance: {:.2f}; half as many "
         "samples: {:.2f}; cut off instead of rounded: {:.2f} (",
         (by[0], by[2], by[3], by[6], by[4]),
@@ -230,36 +245,34 @@ def sentences() -> Iterator[Sentence]:
     )  # fmt: skip
     two = "{:.3f} and {:.3f}"
     yield Sentence(
-        results,
+        RESULTS,
         f"interpolation {two}, recoloured third view {two}, third view {two}, class positives "
         f"{two}, RCG-cluster {two} (10 clusters), RCG {two}, inflation (the same candidates as "
         f"anchors) {two}.",
         tuple(of[metric][name] for name in listed for metric in ("linear", "knn")),
     )
     yield Sentence(
-        results,
+        RESULTS,
         "(agreement of class positives {:.2f}, of RCG {:.2f})",
         (of.agreement["class positives"], of.agreement["RCG"]),
     )
 
     travels = table("09_paired").query("set == 'mean'").set_index(["method", "rival"])
-    low, high = (travels.difference + sign * travels.half_width for sign in (-1, 1))
-    points = 100 * pd.concat([travels.difference, low, high], axis=1)
+    points = in_points(travels)
     pairs = (
         ("CLSP-SimCLR", "SimCLR"), ("CLSP-SimCLR", "third view"),
         ("CLSP-SimCLR", "recoloured third view"), ("CLSP-MoCoV2", "MoCoV2"),
     )  # fmt: skip
-    short = "{:+.1f} ({:.1f} to {:.1f})"
     yield Sentence(
-        results,
+        RESULTS,
         "CLSP-SimCLR is {:+.1f} points ({:.1f} to {:.1f}) ahead of SimCLR, "
-        f"{short} of the third view, {short} of the recoloured one, and CLSP-MoCoV2 {short} of "
+        f"{GAIN} of the third view, {GAIN} of the recoloured one, and CLSP-MoCoV2 {GAIN} of "
         "MoCoV2;",
         tuple(x for pair in pairs for x in points.loc[pair]),
     )
     few = table("09_few_labels").set_index(["method", "share"]).accuracy
     yield Sentence(
-        results,
+        RESULTS,
         "{:.3f} and {:.3f} with 1 % of the labels, {:.3f} and {:.3f} with 10 %",
         tuple(few[name, share] for share in (0.01, 0.1) for name in ("SimCLR", "CLSP-SimCLR")),
     )
@@ -270,14 +283,14 @@ def sentences() -> Iterator[Sentence]:
         "MCL", "independent SimCLR",
     )  # fmt: skip
     yield Sentence(
-        results,
+        RESULTS,
         f"CLSP-SimCLR {two}, pairwise NT-Xent {two}, MV-InfoNCE {two}, CACR {two}, MV-DHEL {two}; "
         f"SwAV {two}, CLSP-SwAV {two}; MCL {two}, as many SimCLR encoders {two}.",
         tuple(of[metric][name] for name in listed for metric in ("linear", "knn")),
     )
     layers = table("11_layers").groupby(["layer", "method"]).background.mean()
     yield Sentence(
-        results,
+        RESULTS,
         "SimCLR {:.2f}, third view {:.2f}, CLSP-SimCLR {:.2f}; at the stem all have {:.2f}.",
         (
             *(layers["level 3", name] for name in ("SimCLR", "third view", "CLSP-SimCLR")),

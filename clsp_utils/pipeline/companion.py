@@ -97,13 +97,15 @@ class Companion:
         On a CPU a few steps of each kind are timed, to say how long that will take. (On a GPU this
         would compile networks: there each stage says it when it begins.)
         """
-        missing, minutes = self.pipeline.missing(stages), {}
         if self.pipeline.announce and device().type == "cpu":
-            minutes = {cost.stage: cost.minutes for cost in self.pipeline.estimate(stages)}
-        for name, same in missing.items():
-            time = f", about {max(minutes[name], 0.1):.1f} min here" if minutes else ""
-            print_once(f"to make: {len(same)} x {name}{time}")
-        if not missing:
+            costs = self.pipeline.estimate(stages)
+            lines = [f"{n} x {name}, about {max(m, 0.1):.1f} min here" for name, n, m in costs]
+        else:
+            missing = self.pipeline.missing(stages)
+            lines = [f"{len(same)} x {name}" for name, same in missing.items()]
+        for line in lines:
+            print_once(f"to make: {line}")
+        if not lines:
             print_once("All that takes long is in the store.")
 
     def artifact(self, kind: type[Stage], **given: Any) -> Artifact:
