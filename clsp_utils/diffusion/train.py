@@ -64,7 +64,7 @@ def train(
     if unconditional is not None:
         unet.load_state_dict(unconditional.state_dict(), strict=False)  # they lack a condition
         torch.nn.init.zeros_(unet.class_embedding.weight)
-    unet.to(device)
+    runtime.to_device(unet)
     optimizer = torch.optim.AdamW(
         unet.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True
     )
@@ -152,7 +152,7 @@ def train(
             runtime.write_log(work / "log.csv", step, per_epoch, losses, lr)
         checkpoint.after_step(step, losses[step].item(), advice)
     ema.copy_to(unet.parameters())
-    return unet.cpu().eval(), losses.numpy()
+    return unet.to("cpu", memory_format=torch.contiguous_format).eval(), losses.numpy()
 
 
 def _keep_snapshot(unet: UNet2DModel, ema: EMAModel, path: Path, advice: str) -> None:

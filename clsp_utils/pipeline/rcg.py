@@ -90,13 +90,13 @@ class RepresentationDiffusion(ConditionalDiffusion, name="representation-diffusi
         from safetensors.torch import load_file
 
         from clsp_utils.diffusion import build_unet
-        from clsp_utils.runtime import device
+        from clsp_utils.runtime import to_device
 
         weights = load_file(artifact / SAFETENSORS_WEIGHTS_NAME)
         n_features = weights["class_embedding.weight"].shape[1]  # diffusers knows of no such W
         unet = build_unet(self.unet, self.data.size, 0, n_features, self.beta_end)
         unet.load_state_dict(weights)
-        return unet.eval().to(device())
+        return to_device(unet.eval())
 
 
 @frozen

@@ -183,9 +183,9 @@ class TrainedDiffusion(Seeded, Diffusion):
         """The UNet in eval mode, on the device."""
         from diffusers import UNet2DModel
 
-        from clsp_utils.runtime import device
+        from clsp_utils.runtime import to_device
 
-        return UNet2DModel.from_pretrained(artifact.path).eval().to(device())
+        return to_device(UNet2DModel.from_pretrained(artifact.path).eval())
 
 
 @frozen
@@ -225,10 +225,10 @@ class DiffusionModel(TrainedByOthers, name="diffusion"):
     def stand_in(self) -> Any:
         """An untrained UNet, or that of others."""
         from clsp_utils.diffusion import build_unet
-        from clsp_utils.runtime import device
+        from clsp_utils.runtime import to_device
 
         own = (self.unet, self.data.size)
-        return (self.theirs() if self.source else build_unet(*own)).eval().to(device())
+        return to_device((self.theirs() if self.source else build_unet(*own)).eval())
 
     def make(self, job: Job) -> None:
         if self.source:
@@ -303,13 +303,13 @@ class ClassDiffusion(TrainedByOthers, ConditionalDiffusion, name="class-diffusio
     def load(self, artifact: Artifact) -> Any:
         """The UNet in eval mode, on the device."""
         from clsp_utils.diffusion import load_conditional
-        from clsp_utils.runtime import device
+        from clsp_utils.runtime import to_device
 
         if not self.source:
             return super().load(artifact)
         unet = load_conditional(artifact / self._kept)
         unet.register_to_config(sample_size=self.data.size)
-        return unet.to(device())
+        return to_device(unet)
 
 
 @frozen

@@ -11,6 +11,7 @@ from clsp_utils.runtime.device import (
     device,
     one_thread,
     resolve_precision,
+    to_device,
     upload,
 )
 from clsp_utils.runtime.distributed import (

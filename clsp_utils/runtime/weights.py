@@ -38,7 +38,7 @@ def save_weights(net: nn.Module, path: Path, advice: str = "the learning rate") 
     Raises:
         Diverged: a tensor is not finite; nothing is written.
     """
-    state = net.state_dict()
+    state = {name: x.contiguous() for name, x in net.state_dict().items()}
     if not all_finite(state.values()):
         raise Diverged(f"The trained weights are not finite numbers: lower {advice}.")
     with open(path, "wb") as file:
