@@ -5,13 +5,18 @@ In parts, each with its minutes (`MINUTES`):
     environment  what the machine is; the fast tests on it; every stage and method once, tiny
     speed        side by side with the authors' way, as shares of the card's bf16 peak; profiles
     diffusion    a UNet of the paper's shape, as many steps as its minutes give
+    judge        the classifier that tells whether a candidate kept its class
     look         notebooks 02, 03 and 04 on it: t-SNE and read-outs, masks, sweeps
-    encoders     a bank of one candidate per anchor, then `METHODS` at equal epochs, two seeds
+    bank         one candidate per anchor
+    encoders     `METHODS` at equal epochs, some seeds each, scored
 
 A call does what is left of the parts that it names, all by default, and stops by itself after
 `--minutes`; the next call goes on from there. What it goes on from lies in build/cifar10 (or where
 CLSP_HOME says). FOLDER gets results.tar.gz (tables, figures, report.md) and the averaged weights of
 the UNet in pieces, unet.0 and so on: a later run with `--unet FOLDER` takes these, and trains none.
+
+Calls can run side by side, which is worth it while one compiles: encoders that see no candidates
+beside the diffusion model, for example. `--methods` and `--seeds` say which encoders a call trains.
 
 FILE is CIFAR-10 as -p data= reads it, for example an .npz. `--label` is how figures and tables call
 it: the images at hand may be re-compressed ones.
@@ -36,7 +41,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import authors
 import matplotlib.pyplot as plt
@@ -51,7 +55,6 @@ from report import Way
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from clsp_utils import runtime
 from clsp_utils.book import FULL, dots, image_grid, save_figure, save_table, set_style
 from clsp_utils.config import METHODS as ALL_METHODS
 from clsp_utils.config import PROJECT, ConfigError, change, home
@@ -72,11 +75,13 @@ from clsp_utils.pipeline.stage import Job
 from clsp_utils.positives import interpolate
 from clsp_utils.runtime import Checkpoint, OutOfTime, device, to_device
 
-MINUTES = {"environment": 2.0, "speed": 4.0, "diffusion": 10.0, "look": 3.0, "encoders": 6.0}
+MINUTES = {
+    "environment": 2.5, "speed": 8.0, "diffusion": 8.6, "judge": 1.0, "look": 3.0, "bank": 3.0,
+    "encoders": 8.0,
+}  # fmt: skip
 PATIENCE = 1.5  # a part that takes so many times its minutes is cut off
 SAVING = 20  # seconds before the end in which a training saves where it is
-STARTING = 1.5  # minutes of the diffusion model that go to compiling, twice, and to samples
-SCORING = 8  # seconds of one linear and kNN evaluation that are set aside
+SAMPLING = 0.5  # minutes of the diffusion model that go to what follows its training
 PIECE = 15 * 2**20  # bytes of a file of weights
 METHODS = ("SimCLR", "third view", "recoloured third view", "CLSP-SimCLR")
 NOTEBOOKS = ("02", "03", "04")
@@ -88,8 +93,8 @@ SETTINGS: dict[str, Any] = {
     "diffusion.schedule": "cosine", "diffusion.ema_decay": 0.999, "diffusion.snr_gamma": 5.0,
     "candidates.k": 1, "candidates.batch": 500,
     "classifier.epochs": 12,
-    "pretrain.watch_every": 0,
-    "study.seeds": 2, "study.methods": METHODS,
+    "pretrain.epochs": 10, "pretrain.warmup": 1.0, "pretrain.watch_every": 0,
+    "study.seeds": 3, "study.methods": METHODS,
     "samples.n": 64,
 }  # fmt: skip
 _TINY = {"layers": (1,), "width": 8, "hidden": 16, "projection": 8}
@@ -100,7 +105,8 @@ QUICK: dict[str, Any] = {
     "candidates.steps": 2, "candidates.batch": 100,
     **{f"{part}.backbone.{k}": v for part in ("pretrain", "classifier") for k, v in _TINY.items()},
     **{f"{part}.backbone.stem_stride": 2 for part in ("pretrain", "classifier")},
-    "pretrain.batch": 100, "classifier.batch": 100, "classifier.epochs": 2, "probe.epochs": 3,
+    "pretrain.batch": 100, "pretrain.epochs": 1, "classifier.batch": 100, "classifier.epochs": 2,
+    "probe.epochs": 3, "study.seeds": 2,
     "study.samples": 40, "study.steps": 2, "study.mask_steps": 2, "study.tsne": 60,
     "study.mix_weights": (0.1, 1.0), "study.mix_times": (400, 1000), "study.k_shown": 2,
     "samples.n": 32, "samples.steps": 2,
@@ -111,16 +117,6 @@ def steps_that_fit(minutes: float, seconds_a_step: float) -> int:
     """Steps of a training, in round numbers; a twentieth of the time goes to its checkpoints."""
     steps = int(0.95 * 60 * minutes / seconds_a_step)
     return max(1, steps - steps % (100 if steps > 1000 else 1))
-
-
-def epochs_that_fit(seconds: float, epoch_seconds: dict[str, float], seeds: int) -> int:
-    """Equal epochs of all methods and seeds, at least one; scoring takes its part.
-
-    Args:
-        epoch_seconds: of each method.
-    """
-    runs = seeds * len(epoch_seconds)
-    return max(1, int((seconds - runs * SCORING) / (seeds * sum(epoch_seconds.values()))))
 
 
 def steady(run: Callable[[int], object], few: int, many: int) -> float:
@@ -161,27 +157,25 @@ class Run:
         self.path, self.results, self.unet = home("plan.json"), home("results"), home("unet")
         self.results.mkdir(parents=True, exist_ok=True)
         self.made: tuple[dict[str, Any], Companion] | None = None
-        # What was measured once holds for all calls, since it is part of the results' keys.
-        self.plan = json.loads(self.path.read_text()) if self.path.exists() else {"used": {}}
+        self.methods, self.seeds = METHODS, tuple(range(self.settings["study.seeds"]))
 
-    def save_plan(self, **new: Any) -> None:
-        self.plan |= new
-        self.path.write_text(json.dumps(self.plan, indent=1))
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What was measured once holds for all calls, since it is part of the results' keys."""
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
 
-    def left(self, part: str) -> float:
-        """Minutes that the part has left."""
-        return MINUTES[part] - self.plan["used"].get(part, 0.0)
+    def done(self, part: str) -> dict[str, Any]:
+        """Minutes that a part took so far, and how it ended."""
+        path = home(f"part_{part}.json")
+        return json.loads(path.read_text()) if path.exists() else {"minutes": 0.0, "state": ""}
+
+    def keep(self, part: str, minutes: float, state: str) -> None:
+        home(f"part_{part}.json").write_text(json.dumps({"minutes": minutes, "state": state}))
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that differs from the profile `gpu`."""
-        planned = {
-            f"{section}.{field}": self.plan[field]
-            for section, field in (("diffusion", "steps"), ("pretrain", "epochs"))
-            if field in self.plan
-        }
-        if "epochs" in self.plan:
-            planned["pretrain.warmup"] = self.plan["epochs"] / 10
+        planned = {"diffusion.steps": self.plan["steps"]} if "steps" in self.plan else {}
         own = {"diffusion.source": str(self.unet)} if self.unet.exists() else {}
         return {**SETTINGS, **(QUICK if self.quick else {}), **planned, **own}
 
@@ -277,11 +271,6 @@ def torch_defaults() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = False
 
 
-def channels_first() -> Any:
-    """Networks lie on the device inside as PyTorch makes them."""
-    return mock.patch.object(runtime, "to_device", lambda net: net.to(device()))
-
-
 def speed(run: Run) -> None:
     data, cfg = run.companion().data, run.companion().cfg
     images, labels = data.train.images, data.train.labels
@@ -317,12 +306,13 @@ def speed(run: Run) -> None:
         with tempfile.TemporaryDirectory() as work:
             train(change(cfg.diffusion, steps=n), images, 0, Path(work), "auto")
 
-    with channels_first():
-        seconds = steady(diffuse, few, many)
-    rate = cfg.diffusion.batch / seconds
-    note("diffusion, images", "package, channels first", rate, 3 * whole)
     seconds = steady(diffuse, few, many)
     note("diffusion, images", "package", cfg.diffusion.batch / seconds, 3 * whole)
+
+    backbone = authors.Encoder(simclr.backbone).backbone.eval()
+    how = (data.statistics, cfg.probe, 0, "auto")
+    evaluate = partial(score, backbone, data.train, data.test, *how, flip=True)
+    note("linear evaluations", "package, with its kNN", timed(evaluate, 1.0), 0.0)
 
     bank = images[:, None]  # what is in it does not change the time
 
@@ -335,11 +325,6 @@ def speed(run: Run) -> None:
     seconds = steady(contrast, few, min(many, len(images) // simclr.batch))
     flops = 3 * training_flops(simclr.backbone, size)
     note("contrastive, samples", "package", simclr.batch / seconds, flops)
-
-    backbone = authors.Encoder(simclr.backbone).backbone.eval()
-    how = (data.statistics, cfg.probe, 0, "auto")
-    evaluate = partial(score, backbone, data.train, data.test, *how, flip=True)
-    note("linear evaluations", "package, with its kNN", timed(evaluate, 1.0), 0.0)
 
     for name, work in {"diffusion": diffuse, "contrastive": contrast}.items():
         profiled(run, name, partial(work, few))
@@ -405,11 +390,14 @@ def profiled(run: Run, name: str, work: Callable[[], object]) -> None:
 
 def diffusion(run: Run) -> None:
     if "steps" not in run.plan and not run.unet.exists():
+        begun = time.monotonic()
         stage = run.companion().stage(DiffusionModel)
         few, many = (1, 3) if run.quick else (10, 60)
         seconds = steady(partial(run.trial, stage), few, many)
-        minutes = 0.1 if run.quick else run.left("diffusion") - STARTING
-        run.save_plan(steps=steps_that_fit(minutes, seconds), step_ms=round(1000 * seconds, 2))
+        measured = (time.monotonic() - begun) / 60  # most of it compiling
+        minutes = 0.1 if run.quick else MINUTES["diffusion"] - SAMPLING - measured
+        plan = {"steps": steps_that_fit(minutes, seconds), "step_ms": round(1000 * seconds, 2)}
+        run.path.write_text(json.dumps(plan | {"minutes_before_the_first": round(measured, 2)}))
         print(run.plan)
     companion = run.companion()
     artifact = companion.artifact(DiffusionModel)
@@ -462,10 +450,14 @@ def take_unet(run: Run, folder: Path) -> None:
 # look ---------------------------------------------------------------------------------------------
 
 
-def look(run: Run) -> None:
-    judge = run.companion().judge  # before the notebooks, which need it all at once
+def judge(run: Run) -> None:
+    judge = run.companion().judge
     right = judge.agreement(run.companion().data.test.images, run.companion().data.test.labels)
     run.table(pd.DataFrame({"top1": [right], "n": [len(run.companion().data.test)]}), "judge")
+
+
+def look(run: Run) -> None:
+    _ = run.companion().judge  # before the notebooks, which need it all at once
     command = [sys.executable, "-m", "clsp_utils", "run"]
     given = ["--profile", "gpu", "-p", f"data={run.data}", "-p", f"overrides={run.settings!r}"]
     eager = os.environ | {"TORCHDYNAMO_DISABLE": "1"}  # few images: compiling takes longer
@@ -500,36 +492,26 @@ def collect(run: Run) -> None:
 # encoders -----------------------------------------------------------------------------------------
 
 
+def bank(run: Run) -> None:
+    companion = run.companion()
+    made = companion.get(InterpolatedBank)
+    agreement = companion.judge.agreement(made[:, 0], companion.data.train.labels)
+    run.table(pd.DataFrame({"n": [len(made)], "agreement": [agreement]}), "bank")
+
+
 def encoders(run: Run) -> None:
-    companion = run.companion()
-    start = time.monotonic()
-    bank = companion.get(InterpolatedBank)
-    if "epochs" not in run.plan:
-        few, many = (1, 2) if run.quick else (5, 35)
-        per_epoch = {
-            method: steady(partial(run.trial, stage), few, many) * stage.n_steps / epochs
-            for method in METHODS
-            for stage in [companion.stage(Pretrained, method=method)]
-            for epochs in [stage.settings.epochs]
-        }
-        seconds = 60 * run.left("encoders") - (time.monotonic() - start)
-        seeds = companion.cfg.study.seeds
-        epochs = 1 if run.quick else epochs_that_fit(seconds, per_epoch, seeds)
-        run.save_plan(epochs=epochs, epoch_seconds={k: round(v, 2) for k, v in per_epoch.items()})
-        print(run.plan)
-    companion = run.companion()
-    agreement = companion.judge.agreement(bank[:, 0], companion.data.train.labels)
-    run.table(pd.DataFrame({"n": [len(bank)], "agreement": [agreement]}), "bank")
-    rows = []
-    for seed in range(companion.cfg.study.seeds):  # all methods of a seed before the next one
-        for method in METHODS:
+    companion, rows = run.companion(), []
+    for seed in run.seeds:  # all methods of a seed before the next one
+        for method in run.methods:
             found = companion.get(Scores, method=method, seed=seed)
             kept = companion.artifact(Pretrained, method=method, seed=seed).manifest
             epochs = companion.cfg.simclr.epochs
             own = {"method": method, "seed": seed, "model": 0, "epochs": epochs}
             rows.append(own | found | {"seconds": kept["seconds"]})
-            run.table(pd.DataFrame(rows), "encoders")
-    draw_encoders(run, pd.DataFrame(rows))
+            print(rows[-1], flush=True)
+    if len(rows) == len(METHODS) * companion.cfg.study.seeds:
+        run.table(pd.DataFrame(rows), "encoders")
+        draw_encoders(run, pd.DataFrame(rows))
 
 
 def draw_encoders(run: Run, runs: pd.DataFrame) -> None:
@@ -560,29 +542,31 @@ def draw_encoders(run: Run, runs: pd.DataFrame) -> None:
 # all ----------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[Run], None]] = {
-    "environment": environment, "speed": speed, "diffusion": diffusion, "look": look,
-    "encoders": encoders,
+    "environment": environment, "speed": speed, "diffusion": diffusion, "judge": judge,
+    "look": look, "bank": bank, "encoders": encoders,
 }  # fmt: skip
 
 
 def do(run: Run, part: str, seconds: float) -> bool:
     """Does a part as far as the seconds allow; returns whether it failed."""
     print(f"== {part}, {seconds:.0f} s", flush=True)
-    own = 60 * (PATIENCE * MINUTES[part] - run.plan["used"].get(part, 0.0))
-    start, state, failed = time.monotonic(), "done", False
+    before = run.done(part)["minutes"]
+    own = 60 * (PATIENCE * MINUTES[part] - before)
+    limit, start, state, failed = min(seconds, max(1.0, own)), time.monotonic(), "done", False
     try:
-        with time_limit(min(seconds, max(1.0, own))):
+        with time_limit(limit):
             PARTS[part](run)
-    except OutOfTime as end:
-        state = "cut off" if own < seconds else "to go on"
-        print(f"{part}: {end}")
-    except Exception:
-        failed, state = True, "failed"
-        traceback.print_exc()
-        (run.results / f"error_{part}.txt").write_text(traceback.format_exc())
+    except Exception as error:
+        # A compiler that the clock stops makes an error of its own of it.
+        if isinstance(error, OutOfTime) or time.monotonic() - start >= limit:
+            state = "cut off" if own < seconds else "to go on"
+            print(f"{part}: {error}")
+        else:
+            failed, state = True, "failed"
+            traceback.print_exc()
+            (run.results / f"error_{part}.txt").write_text(traceback.format_exc())
     minutes = (time.monotonic() - start) / 60
-    used = run.plan["used"] | {part: round(run.plan["used"].get(part, 0.0) + minutes, 2)}
-    run.save_plan(used=used, state=run.plan.get("state", {}) | {part: state})
+    run.keep(part, round(before + minutes, 2), state)
     print(f"== {part}: {state}, {60 * minutes:.0f} s", flush=True)
     return failed
 
@@ -590,18 +574,18 @@ def do(run: Run, part: str, seconds: float) -> bool:
 def deliver(run: Run, out: Path) -> None:
     """Writes results and weights to the folder that is carried back."""
     out.mkdir(parents=True, exist_ok=True)
-    state, used = run.plan.get("state", {}), run.plan["used"]
+    parts = {name: found for name in PARTS if (found := run.done(name))["state"]}
     lines = [
         f"# {run.label} on {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}"
     ]
     lines += ["", "| part | state | minutes |", "|---|---|---|"]
-    lines += [f"| {name} | {state[name]} | {used[name]:.1f} |" for name in PARTS if name in state]
-    lines += ["", f"Plan: `{json.dumps({k: v for k, v in run.plan.items() if k != 'used'})}`", ""]
+    lines += [f"| {name} | {one['state']} | {one['minutes']:.1f} |" for name, one in parts.items()]
+    lines += ["", f"Plan: `{json.dumps(run.plan)}`", ""]
     lines += [f"Settings besides the profile gpu: `{run.settings!r}`", ""]
     (run.results / "report.md").write_text("\n".join(lines))
     with tarfile.open(out / "results.tar.gz", "w:gz") as file:
         file.add(run.results, "cifar10")
-    if "steps" in run.plan and state.get("diffusion") == "done" and not run.unet.exists():
+    if "steps" in run.plan and run.done("diffusion")["state"] == "done" and not run.unet.exists():
         companion = run.companion()
         if companion.pipeline.store.find(companion.stage(DiffusionModel).request):
             packed = pack(companion.unet)
@@ -622,18 +606,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--unet", type=Path, help="folder with the UNet of an earlier run")
     parser.add_argument("--label", default="re-compressed CIFAR-10")
     parser.add_argument("--quick", action="store_true", help="a dry run, tiny, on any machine")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="of the encoders (all)")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the encoders (all)")
     options = parser.parse_args(arguments)
     if unknown := set(options.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(unknown)}")
     os.environ.setdefault("CLSP_HOME", str(PROJECT / "build" / "cifar10"))
     run, failed = Run(options.data, options.label, options.quick), 0
+    run.methods, run.seeds = options.methods or run.methods, options.seeds or run.seeds
     if options.unet and not run.unet.exists():
         take_unet(run, options.unet)
     for part in options.parts or PARTS:
         left = 60 * options.minutes - (time.monotonic() - start) - SAVING
-        ended = run.plan.get("state", {}).get(part) in ("done", "cut off")
+        ended = run.done(part)["state"] in ("done", "cut off")
         if ended and part in options.parts:  # its minutes begin anew
-            run.plan["used"].pop(part, None)
+            run.keep(part, 0.0, "")
         if left > SAVING and not (ended and part not in options.parts):
             failed += do(run, part, left)
     deliver(run, options.out)

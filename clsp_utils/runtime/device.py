@@ -13,6 +13,8 @@ from clsp_utils.runtime.distributed import state
 
 # "fp32" means it: where convolutions could be rounded to TF32, bf16 is there too, and faster.
 torch.backends.cudnn.allow_tf32 = False
+# cuDNN sums some gradients in no fixed order, unless told so; a resumed run would end elsewhere.
+torch.backends.cudnn.deterministic = True
 
 
 def resolve_precision(precision: str) -> str:

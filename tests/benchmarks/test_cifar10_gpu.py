@@ -23,12 +23,10 @@ def gpu(monkeypatch):
     return importlib.import_module("cifar10_gpu")
 
 
-def test_steps_and_epochs_fill_their_minutes_and_no_more(gpu):
+def test_steps_fill_their_minutes_and_no_more(gpu):
     assert gpu.steps_that_fit(10, 0.02) == 28_500
     assert gpu.steps_that_fit(10, 1.0) == 570
     assert gpu.steps_that_fit(0, 1.0) == 1
-    assert gpu.epochs_that_fit(400, {"a": 2.0, "b": 3.0}, 2) == int((400 - 4 * gpu.SCORING) / 10)
-    assert gpu.epochs_that_fit(10, {"a": 2.0, "b": 3.0}, 2) == 1
 
 
 def test_beginning_does_not_count_for_a_step(gpu, monkeypatch):
@@ -43,7 +41,7 @@ def test_beginning_does_not_count_for_a_step(gpu, monkeypatch):
 
 def test_all_parts_fit_into_half_an_hour_with_its_starts(gpu):
     assert gpu.MINUTES.keys() == gpu.PARTS.keys()
-    assert sum(gpu.MINUTES.values()) <= 25
+    assert sum(gpu.MINUTES.values()) - gpu.MINUTES["speed"] <= 27  # speed has a lease of its own
     for quick in ({}, gpu.QUICK):
         cfg = Profile("gpu", {**gpu.SETTINGS, **quick}, "here.npz")
         assert set(gpu.METHODS) == set(cfg.study.methods) and cfg.candidates.k == 1
@@ -75,6 +73,11 @@ def call(gpu, home, *parts, minutes=9):
     return gpu.main([*parts, *words])
 
 
+def states(gpu, home):
+    found = {part: home / f"part_{part}.json" for part in gpu.PARTS}
+    return {part: json.loads(path.read_text())["state"] for part, path in found.items()}
+
+
 @pytest.fixture
 def done(gpu, home, monkeypatch):
     """Names of the parts in the order in which they were done; they do nothing."""
@@ -90,13 +93,12 @@ def test_a_call_does_what_is_left(gpu, home, done, monkeypatch):
 
     monkeypatch.setitem(gpu.PARTS, "look", stops)
     assert call(gpu, home, minutes=3) == 0  # less than a part may take
-    assert done == ["environment", "speed", "diffusion", "encoders"]
-    state = json.loads((home / "plan.json").read_text())["state"]
-    assert state == dict.fromkeys(gpu.PARTS, "done") | {"look": "to go on"}
+    assert done == [part for part in gpu.PARTS if part != "look"]
+    assert states(gpu, home) == dict.fromkeys(gpu.PARTS, "done") | {"look": "to go on"}
     monkeypatch.setitem(gpu.PARTS, "look", lambda run: done.append("look"))
-    assert call(gpu, home) == 0 and done[4:] == ["look"]
-    assert call(gpu, home) == 0 and done[5:] == []
-    assert call(gpu, home, "speed") == 0 and done[5:] == ["speed"]  # since it was asked for
+    assert call(gpu, home) == 0 and done[-1] == "look" and len(done) == len(gpu.PARTS)
+    assert call(gpu, home) == 0 and len(done) == len(gpu.PARTS)
+    assert call(gpu, home, "speed") == 0 and done[len(gpu.PARTS) :] == ["speed"]  # it was asked for
     with tarfile.open(home / "out" / "results.tar.gz") as file:
         assert "| look | done |" in file.extractfile("cifar10/report.md").read().decode()
 
@@ -105,7 +107,19 @@ def test_a_part_that_takes_too_long_is_cut_off(gpu, home, done, monkeypatch):
     monkeypatch.setattr(gpu, "MINUTES", gpu.MINUTES | {"look": 0.001})
     monkeypatch.setitem(gpu.PARTS, "look", lambda run: time.sleep(60))
     assert call(gpu, home) == 0 and "encoders" in done
-    assert json.loads((home / "plan.json").read_text())["state"]["look"] == "cut off"
+    assert states(gpu, home)["look"] == "cut off"
+
+
+def test_an_error_that_a_compiler_makes_of_the_clocks_is_no_fault(gpu, home, done, monkeypatch):
+    def compiles(run):
+        try:
+            time.sleep(60)
+        except OutOfTime:
+            raise RuntimeError("of the compiler") from None
+
+    monkeypatch.setattr(gpu, "MINUTES", gpu.MINUTES | {"look": 0.001})
+    monkeypatch.setitem(gpu.PARTS, "look", compiles)
+    assert call(gpu, home) == 0 and states(gpu, home)["look"] == "cut off"
 
 
 def test_a_fault_of_one_part_does_not_keep_the_others_from_their_work(gpu, home, done, monkeypatch):

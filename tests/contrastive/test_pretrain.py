@@ -191,8 +191,9 @@ def views(monkeypatch):
     augment = loop.augment
 
     def spy(images, *rest):
-        seen.append((images.clone(), augment(images, *rest)))
-        return seen[-1][1]
+        view = augment(images, *rest)
+        seen.append((images.cpu().clone(), view.cpu()))
+        return view
 
     monkeypatch.setattr(loop, "augment", spy)
     return seen
@@ -333,7 +334,7 @@ def test_batch_norm_sees_all_views_together_or_one_by_one(train, monkeypatch, me
     n = len(METHODS[method].views)
     assert [len(x) for x in seen] == [32 * n] * 2 if together else [32] * 2 * n
     views, projected, running = z[0]
-    first = build_method(method, settings(method), 10, 0).encoder.train()
+    first = build_method(method, settings(method), 10, 0).encoder.train().to(runtime.device())
     groups = [torch.cat(views)] if together else views
     running_means = []
     with torch.no_grad():
@@ -431,7 +432,7 @@ def test_watching_does_not_change_the_result(train):
     encoder, losses = train("CLSP-MoCoV2")
 
     def watch(backbone):
-        return backbone(torch.zeros(2, 3, 16, 16)).sum().item()
+        return backbone(torch.zeros(2, 3, 16, 16, device=runtime.device())).sum().item()
 
     watched = train("CLSP-MoCoV2", watch=watch, watch_every=1)
     assert np.array_equal(losses, watched[1]) and same(encoder, watched[0])

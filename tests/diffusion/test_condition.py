@@ -71,12 +71,12 @@ def test_training_sees_each_images_own_vector_and_hides_a_share_of_them(
     add_noise = noise_schedule().add_noise
 
     def encode_spied(unet, x, t, condition, original=loop.encode):
-        given.append(condition)
+        given.append(condition.cpu())
         return original(unet, x, t, condition)
 
     monkeypatch.setattr(loop, "encode", encode_spied)
     monkeypatch.setattr(
-        noise_schedule(), "add_noise", lambda x, *rest: shown.append(x) or add_noise(x, *rest)
+        noise_schedule(), "add_noise", lambda x, *rest: shown.append(x.cpu()) or add_noise(x, *rest)
     )
     monkeypatch.setattr(loop, "LABEL_DROPOUT", share)
     unet, _ = train(dataclasses.replace(CFG, steps=40), IMAGES, 0, tmp_path, "fp32", R)
@@ -105,7 +105,8 @@ def test_a_model_that_goes_on_from_an_unconditional_one_begins_as_it(
         work = tmp_path / name
         unet, _ = train(cfg, IMAGES, 1, work, "fp32", condition, unconditional=plain)
     x, t, found = seen[0]
-    expected = encode(plain, x, t)
+    expected = encode(plain.to(x.device), x, t)
+    plain.cpu()
     for one, other in zip(
         (found.h, found.temb, *found.skips), (expected.h, expected.temb, *expected.skips)
     ):

@@ -6,6 +6,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_map_only
 
 from clsp_utils import runtime
 from clsp_utils.config import Diffusion, UNetShape
@@ -54,6 +55,11 @@ def test_training_lowers_the_loss(tmp_path):
 loop = importlib.import_module("clsp_utils.diffusion.train")
 
 
+def on_cpu(tree):
+    """All tensors of tuples and lists on the CPU, where they are compared."""
+    return tree_map_only(torch.Tensor, torch.Tensor.cpu, tree)
+
+
 @pytest.fixture
 def step(monkeypatch):
     """`step(changes, labels)`: arguments and result of what one step of training calls, by name."""
@@ -63,9 +69,10 @@ def step(monkeypatch):
         function = getattr(owner, name)
 
         def call(*arguments):
-            before = [x.clone() if isinstance(x, torch.Tensor) else x for x in arguments]
-            seen[name] = before, function(*arguments)
-            return seen[name][1]
+            before = on_cpu([x.clone() if isinstance(x, torch.Tensor) else x for x in arguments])
+            result = function(*arguments)
+            seen[name] = before, on_cpu(result)
+            return result
 
         monkeypatch.setattr(owner, name, call)
 

@@ -20,7 +20,7 @@ from clsp_utils.pipeline import (
     compared_runs,
 )
 from clsp_utils.positives import interpolate
-from clsp_utils.runtime import resolve_precision
+from clsp_utils.runtime import device, resolve_precision
 
 
 def samples_of(c, mix_weight):
@@ -179,7 +179,8 @@ def test_it_says_what_is_yet_to_be_made_and_how_long_that_takes(home, capsys):
     c.get(Pretrained, method="supervised")
     lines = told()
     assert [line.split(", about ")[0] for line in lines] == [f"to make: {one}" for one in kinds[:3]]
-    assert all(re.fullmatch(r".*, about \d+\.\d min here", line) for line in lines)
+    if device().type == "cpu":  # elsewhere a trial would compile the networks
+        assert all(re.fullmatch(r".*, about \d+\.\d min here", line) for line in lines)
     assert {path.parents[1].name for path in home.rglob("manifest.json")} == {"pretrain"}
     c.pipeline.announce = False
     c.get_all(plan, "runs")

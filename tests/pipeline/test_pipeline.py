@@ -346,7 +346,8 @@ def test_the_time_of_stages_side_by_side_is_that_of_those_that_are_missing(
         pipeline.artifact(chain.second)
     pipeline.told.clear(), trials.clear()
     pipeline.get_all([*chains, Third(second=chains[3].second, number=5)], "chains")
-    assert pipeline.told[0] == "2 x second: about 10.0 min on this machine"  # on two cores
+    expected = "2 x second: about 10.0 min on this machine"  # on two cores
+    assert pipeline.told[0].startswith(expected)  # a GPU's memory may follow
 
 
 def test_manifests_tell_the_device_and_no_precision_that_nobody_asked_for(pipeline):

@@ -94,7 +94,8 @@ def test_one_thread_inside_and_what_was_there_outside():
 
 
 @pytest.mark.parametrize("n_jobs, expected", [(0, 1), (1, 1), (2, 2), (9, 2)])
-def test_no_more_workers_than_jobs_or_threads(n_jobs, expected):
+def test_no_more_workers_than_jobs_or_threads(n_jobs, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert workers.count(n_jobs) == expected
 
 
