@@ -188,9 +188,11 @@ def running_statistics(net: nn.Module, moved: bool) -> Iterator[None]:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-    yield
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def warn_of_collapse(method: str, epoch: int, spreads: Tensor, loss: float) -> None:

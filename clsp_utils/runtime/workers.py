@@ -77,9 +77,12 @@ def side_by_side(function: Callable, jobs: Sequence[tuple], name: str) -> None:
     calls = [delayed(_do)(function, job, ours) for job in jobs]
     at_once = _library(scheduler) == "ray"  # its backend returns when all is done, others go on
     how = "list" if at_once else "generator_unordered"
+    # A cluster knows all jobs. Processes get as many as their queue holds: when it is interrupted,
+    # loky stumbles over others, with a traceback.
+    ahead = "all" if scheduler else "2 * n_jobs"
     with (
         _cluster(scheduler) if scheduler else _processes(n),
-        Parallel(return_as=how, batch_size=1, pre_dispatch="all", max_nbytes=None) as parallel,
+        Parallel(return_as=how, batch_size=1, pre_dispatch=ahead, max_nbytes=None) as parallel,
     ):
         with nullcontext() if at_once else _no_interrupts():
             results = parallel(calls)
