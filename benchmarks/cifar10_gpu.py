@@ -41,6 +41,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import authors
 import matplotlib.pyplot as plt
@@ -119,16 +120,21 @@ def steps_that_fit(minutes: float, seconds_a_step: float) -> int:
     return max(1, steps - steps % (100 if steps > 1000 else 1))
 
 
-def steady(run: Callable[[int], object], few: int, many: int) -> float:
-    """Seconds of one step of `run(steps)`, without what it takes to begin."""
-    run(few)  # compiles, fills caches
-    seconds = []
-    for n in (few, many):
-        start = time.perf_counter()
-        run(n)
-        report.wait_for_device()
-        seconds.append(time.perf_counter() - start)
-    return max(1e-6, seconds[1] - seconds[0]) / (many - few)
+def step_seconds(train: Callable[[int], object], n: int) -> float:
+    """Seconds of one step of a training of n steps: the median of its second half.
+
+    The compiling at its beginning does not count, nor what other work on the machine delays for a
+    moment. A difference of two runs would tell of that alone, and once told of less than nothing.
+    """
+    ends, after_step = [], Checkpoint.after_step
+
+    def after(self: Checkpoint, *rest: Any) -> None:
+        ends.append(time.perf_counter())
+        after_step(self, *rest)
+
+    with mock.patch.object(Checkpoint, "after_step", after):
+        train(n)
+    return float(np.median(np.diff(ends[n // 2 :])))
 
 
 @contextmanager
@@ -276,7 +282,7 @@ def speed(run: Run) -> None:
     images, labels = data.train.images, data.train.labels
     unet_shape, simclr, size = cfg.diffusion.unet, cfg.simclr, images.shape[1]
     simclr = change(simclr, third_view=change(simclr.third_view, ramp=0.0), epochs=1)
-    few, many = (1, 3) if run.quick else (5, 35)
+    n_steps = 6 if run.quick else 40
     peak = report.peak_flops("bf16")
     half, whole = report.unet_flops(unet_shape, size)
     rows: list[dict[str, Any]] = []
@@ -293,7 +299,7 @@ def speed(run: Run) -> None:
         return report.alternate({"": Way(way, items)}, 1)[""][0]
 
     with torch_defaults():
-        theirs_of_each(run, note, timed, (few, many))
+        theirs_of_each(run, note, timed, n_steps)
 
     # Candidates, eight per anchor.
     unet = to_device(build_unet(unet_shape, size).eval())
@@ -306,7 +312,7 @@ def speed(run: Run) -> None:
         with tempfile.TemporaryDirectory() as work:
             train(change(cfg.diffusion, steps=n), images, 0, Path(work), "auto")
 
-    seconds = steady(diffuse, few, many)
+    seconds = step_seconds(diffuse, n_steps)
     note("diffusion, images", "package", cfg.diffusion.batch / seconds, 3 * whole)
 
     backbone = authors.Encoder(simclr.backbone).backbone.eval()
@@ -322,21 +328,26 @@ def speed(run: Run) -> None:
         with tempfile.TemporaryDirectory() as work:
             pretrain("CLSP-SimCLR", simclr, *anchors, 0, Path(work), "auto", bank[:n])
 
-    seconds = steady(contrast, few, min(many, len(images) // simclr.batch))
+    seconds = step_seconds(contrast, min(n_steps, len(images) // simclr.batch))
     flops = 3 * training_flops(simclr.backbone, size)
     note("contrastive, samples", "package", simclr.batch / seconds, flops)
 
     for name, work in {"diffusion": diffuse, "contrastive": contrast}.items():
-        profiled(run, name, partial(work, few))
+        profiled(run, name, partial(work, 4))
     profiled(run, "candidates", make)
 
 
-def theirs_of_each(run: Run, note: Any, timed: Any, counts: tuple[int, int]) -> None:
+def theirs_of_each(run: Run, note: Any, timed: Any, n_steps: int) -> None:
     """The same by the authors' way (`authors`), in the precision that PyTorch has by itself."""
     data, cfg = run.companion().data, run.companion().cfg
     images, labels, size = data.train.images, data.train.labels, data.train.images.shape[1]
     half, whole = report.unet_flops(cfg.diffusion.unet, size)
-    where, (few, many) = device(), counts
+    where = device()
+
+    def rate_of(step: Callable[[], object], n: int) -> float:
+        """Steps per second, after as many in which the loader's workers come up to speed."""
+        return timed(lambda: [step() for _ in range(n)], n)
+
     unet = build_unet(cfg.diffusion.unet, size).eval().to(where)
     n, steps = (4, 10) if run.quick else (128, 100)
     x, g = torch.rand(n, 3, size, size, device=where), torch.Generator(where)
@@ -349,16 +360,16 @@ def theirs_of_each(run: Run, note: Any, timed: Any, counts: tuple[int, int]) -> 
     one = authors.Diffusion(
         build_unet(cfg.diffusion.unet, size), batches, cfg.diffusion.lr, cfg.diffusion.clip
     )
-    rate = cfg.diffusion.batch / steady(lambda n: [one.step() for _ in range(n)], few, many)
+    rate = cfg.diffusion.batch * rate_of(one.step, n_steps)
     note("diffusion, images", "authors' way", rate, 3 * whole)
 
     view = authors.pipeline(cfg.simclr.views, size, data.statistics)
     three = authors.SixViews(images, images[:, None], view)
     batches = iter(authors.loader(three, cfg.simclr.batch, endless=True))
     other = authors.Contrastive(cfg.simclr, batches)
-    seconds = steady(lambda n: [other.step() for _ in range(n)], few, min(many, 3 * few))
+    rate = cfg.simclr.batch * rate_of(other.step, n_steps // 3)
     flops = 3 * training_flops(cfg.simclr.backbone, size)
-    note("contrastive, samples", "authors' way", cfg.simclr.batch / seconds, flops)
+    note("contrastive, samples", "authors' way", rate, flops)
 
     some_rows = slice(100 if run.quick else 5000)
     backbone = authors.Encoder(cfg.simclr.backbone).backbone
@@ -392,8 +403,7 @@ def diffusion(run: Run) -> None:
     if "steps" not in run.plan and not run.unet.exists():
         begun = time.monotonic()
         stage = run.companion().stage(DiffusionModel)
-        few, many = (1, 3) if run.quick else (10, 60)
-        seconds = steady(partial(run.trial, stage), few, many)
+        seconds = step_seconds(partial(run.trial, stage), 6 if run.quick else 60)
         measured = (time.monotonic() - begun) / 60  # most of it compiling
         minutes = 0.1 if run.quick else MINUTES["diffusion"] - SAMPLING - measured
         plan = {"steps": steps_that_fit(minutes, seconds), "step_ms": round(1000 * seconds, 2)}
@@ -509,14 +519,14 @@ def encoders(run: Run) -> None:
             own = {"method": method, "seed": seed, "model": 0, "epochs": epochs}
             rows.append(own | found | {"seconds": kept["seconds"]})
             print(rows[-1], flush=True)
-    if len(rows) == len(METHODS) * companion.cfg.study.seeds:
-        run.table(pd.DataFrame(rows), "encoders")
+    if len(run.seeds) == companion.cfg.study.seeds:
         draw_encoders(run, pd.DataFrame(rows))
 
 
 def draw_encoders(run: Run, runs: pd.DataFrame) -> None:
-    rows = []
-    for method in METHODS:
+    run.table(runs, "encoder_runs")
+    rows, methods = [], list(runs.method.unique())
+    for method in methods:
         own, row = runs[runs.method == method], {"method": method}
         for metric in ("linear", "knn"):
             row[metric], row[f"{metric}_half_width"] = interval(own[metric])
@@ -528,11 +538,11 @@ def draw_encoders(run: Run, runs: pd.DataFrame) -> None:
         ax.set_title({"linear": "linear top-1", "knn": "kNN top-1"}[metric])
     n_seeds, epochs = runs.seed.nunique(), runs.epochs.iloc[0]
     caption = (
-        f"ResNet-18, {epochs} epochs each (the authors: 1,000), one candidate per anchor: top-1 of "
-        f"frozen features, mean of {n_seeds} seeds, 95 % t intervals. One diffusion model."
+        f"ResNet-18, {epochs} epochs each (the authors: 1,000): top-1 of frozen features, mean of "
+        f"{n_seeds} seeds, 95 % t intervals."
     )
     run.figure(fig, "encoders", pd.DataFrame(rows), caption)
-    pairs = [("CLSP-SimCLR", rival) for rival in METHODS[:-1]]
+    pairs = [(methods[-1], rival) for rival in methods[:-1]]
     differences = pd.DataFrame(
         [paired(runs, metric, *pair) for metric in ("linear", "knn") for pair in pairs]
     )

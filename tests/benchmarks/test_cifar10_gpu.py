@@ -29,14 +29,20 @@ def test_steps_fill_their_minutes_and_no_more(gpu):
     assert gpu.steps_that_fit(0, 1.0) == 1
 
 
-def test_beginning_does_not_count_for_a_step(gpu, monkeypatch):
+@pytest.mark.parametrize("slow", [{0}, {0, 7, 11}])
+def test_neither_the_beginning_nor_other_work_counts_for_a_step(gpu, monkeypatch, tmp_path, slow):
     clock = [0.0]
     monkeypatch.setattr(gpu.time, "perf_counter", lambda: clock[0])
+    after_step = Checkpoint.after_step
 
-    def run(n):
-        clock[0] += 7 + 0.5 * n
+    def train(n):
+        checkpoint = Checkpoint(tmp_path, {}, {"losses": torch.ones(n)})
+        for step in range(n):
+            clock[0] += 7 if step in slow else 0.5
+            checkpoint.after_step(step, 1.0, "lr")
 
-    assert gpu.steady(run, 2, 12) == pytest.approx(0.5)
+    assert gpu.step_seconds(train, 12) == pytest.approx(0.5)
+    assert Checkpoint.after_step is after_step
 
 
 def test_all_parts_fit_into_half_an_hour_with_its_starts(gpu):
