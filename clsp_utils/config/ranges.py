@@ -15,10 +15,11 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-# Strict, since True is no number.
-Count = Annotated[int, Field(ge=1, strict=True)]
-Several = Annotated[int, Field(ge=2, strict=True)]
-CountOrNone = Annotated[int, Field(ge=0, strict=True)]
+# Strict, since True is no number. Nothing here counts further than 10^9: beyond is a slip, of which
+# a record of every step alone would fill the memory.
+Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+Several = Annotated[int, Field(ge=2, le=10**9, strict=True)]
+CountOrNone = Annotated[int, Field(ge=0, le=10**9, strict=True)]
 # 1e30, since products of larger numbers do not fit into fp32.
 NotNegative = Annotated[float, Field(ge=0, le=1e30, strict=True)]
 Positive = Annotated[float, Field(gt=0, le=1e30, strict=True)]

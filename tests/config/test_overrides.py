@@ -10,6 +10,7 @@ from clsp_utils.config import (
     Count,
     Interpolation,
     Precision,
+    Several,
     SimCLR,
     Steps,
     alike,
@@ -30,6 +31,8 @@ TREE = {
 
 @pytest.mark.parametrize("kind, value, shown", [
     (Count, 0, "x.y=0: input should be greater than or equal to 1."),
+    *((kind, 10**9 + 1, "x.y=1000000001: input should be less than or equal to 1000000000.")
+      for kind in (Count, Several)),
     (Count, True, "x.y=True"),
     (Count, 2.5, "x.y=2.5"),
     (Count, None, "x.y=None"),
