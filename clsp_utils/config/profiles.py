@@ -18,15 +18,20 @@ _ANY_COLOUR = {
     "p_jitter": 1.0, "p_grey": 0.3,
 }  # fmt: skip
 
-# A conditional model goes on from the unconditional one, so that a quarter of its steps is enough.
-_GOES_ON = {"from_unconditional": True, "steps": Diffusion().steps // 4}
+# A conditional model goes on from the unconditional one, so that a quarter of its steps is enough,
+# if its condition, which begins at zero, learns faster than the rest.
+_GOES_ON = {"from_unconditional": True, "steps": Diffusion().steps // 4, "condition_lr": 20.0}
 LAPTOP: Values = {
     # The best pair on validation: the digit kept more often, and less of the background, than with
     # the anchor at all steps.
     "candidates": {"mix_below": 400},
     "class_diffusion": _GOES_ON,
     "cluster_diffusion": _GOES_ON,
-    "representation_diffusion": _GOES_ON,
+    "representation_diffusion": {**_GOES_ON, "steps": Diffusion().steps // 2},
+    "class_candidates": {"guidance": 3.0},
+    "cluster_candidates": {"guidance": 3.0},
+    "rcg_candidates": {"guidance": 3.0},
+    "clusters": {"n_clusters": 100},
     "moco": {"third_view": {"weight": 0.5}},
     # With its paper's epsilon of 0.05 SwAV collapses here, and embeddings of a network that changes
     # so fast are soon too old for a queue.
@@ -35,6 +40,7 @@ LAPTOP: Values = {
         "epochs": 25, "batch": 256, "backbone": {"stem_stride": 1},
         "views": _ANY_COLOUR,
     },
+    "study": {"clusters": (100,)},  # of ten, a random member has the anchor's digit in 30 %
 }  # fmt: skip
 
 _SMALL = {"epochs": 2, "batch": 64, "backbone": {"layers": (1, 1), "width": 16}}

@@ -28,6 +28,7 @@ def train(
     unconditional: UNet2DModel | None = None,
     section: str = "diffusion",
     beta_end: float = BETAS["beta_end"],
+    condition_lr: float = 1.0,
 ) -> tuple[UNet2DModel, np.ndarray]:
     """Trains the UNet by `|| eps - eps_theta(x_t, t) ||^2`; resumes from `work` if it can.
 
@@ -44,6 +45,7 @@ def train(
             condition says nothing at first. None = from random weights.
         section: of the profile, which an error message names.
         beta_end: the last of the betas of the noise.
+        condition_lr: learning rate of the condition's own weights, as a multiple of `cfg.lr`.
 
     Returns:
         The UNet with averaged (EMA) weights, in eval mode on the CPU, and the loss of every step,
@@ -65,9 +67,11 @@ def train(
         unet.load_state_dict(unconditional.state_dict(), strict=False)  # they lack a condition
         torch.nn.init.zeros_(unet.class_embedding.weight)
     runtime.to_device(unet)
-    optimizer = torch.optim.AdamW(
-        unet.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True
-    )
+    others = [x for name, x in unet.named_parameters() if not name.startswith("class_embedding.")]
+    groups = [{"params": others}]
+    if condition is not None:
+        groups.append({"params": list(unet.class_embedding.parameters())})
+    optimizer = torch.optim.AdamW(groups, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     # All tensors at once where each would be a kernel of its own; on CPUs it rounds otherwise.
     ema = EMAModel(unet.parameters(), decay=cfg.ema_decay, foreach=device.type == "cuda")
     schedule = noise_schedule(unet)
@@ -136,6 +140,8 @@ def train(
         loss = (error * min_snr_weight(schedule, t, cfg.snr_gamma)).mean()
         loss = loss * (len(own) * share.world / cfg.batch)  # shares may differ by some rows
         runtime.set_lr(optimizer, lr(step))
+        if condition is not None:
+            optimizer.param_groups[-1]["lr"] *= condition_lr
         optimizer.zero_grad()
         loss.backward()
         share.average_gradients(unet.parameters())

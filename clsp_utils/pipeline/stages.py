@@ -24,6 +24,7 @@ from clsp_utils.config import (
     Interpolation,
     Method,
     PlainSampling,
+    Positive,
     Probe,
     Sampler,
     Sampling,
@@ -243,6 +244,9 @@ class ConditionalDiffusion(TrainedDiffusion):
 
     # It begins with the weights of the unconditional model, in the place of random ones.
     from_unconditional: bool = False
+    # The learning rate of the condition's own weights, as a multiple of `lr`: where they begin at
+    # zero, and all others are trained already, those few have far to go in little time.
+    condition_lr: Positive = 1.0
     beta_end: Beta = 0.02  # the last of the betas of its noise
     start: DiffusionModel | None  # this model, if so
 
@@ -270,7 +274,7 @@ class ConditionalDiffusion(TrainedDiffusion):
 
         start = job.get(self.start) if self.start else None
         how = (self.seed, job.work, self.precision, self.condition(job), start, self.section)
-        return train(cfg, self.data.train.images, *how, self.beta_end)
+        return train(cfg, self.data.train.images, *how, self.beta_end, self.condition_lr)
 
 
 @frozen

@@ -116,6 +116,46 @@ def test_a_model_that_goes_on_from_an_unconditional_one_begins_as_it(
     assert all(map(torch.equal, plain.state_dict().values(), untouched.state_dict().values()))
 
 
+@pytest.mark.parametrize("condition", [R, np.arange(40) % 3], ids=["vectors", "classes"])
+def test_a_learning_rate_of_its_own_is_that_of_the_conditions_weights_alone(tmp_path, condition):
+    plain, _ = train(CFG, IMAGES, 0, tmp_path / "plain", "fp32")
+    cfg = dataclasses.replace(CFG, steps=1, ema_decay=0.0)
+
+    def weights(condition_lr):
+        how = (IMAGES, 1, tmp_path / str(condition_lr), "fp32", condition, plain)
+        return train(cfg, *how, condition_lr=condition_lr)[0].state_dict()
+
+    one, ten, w = weights(1.0), weights(10.0), "class_embedding.weight"
+    torch.testing.assert_close(ten.pop(w), 10 * one.pop(w))
+    assert all(torch.equal(ten[name], x) for name, x in one.items())
+
+
+@pytest.mark.parametrize("kind", ["vectors", "classes"])
+def test_with_a_larger_learning_rate_of_its_own_a_condition_is_followed_sooner(tmp_path, kind):
+    bright = np.arange(40) % 2
+    images = (180 * bright[:, None, None, None] + IMAGES // 4).astype(np.uint8)
+    conditions = {"own": bright, "other": 1 - bright}
+    if kind == "vectors":
+        conditions = {name: np.float32(2 * x - 1)[:, None] for name, x in conditions.items()}
+    x, t = to_diffusion_range(torch.from_numpy(images)), torch.full((40,), 700)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    noised, cfg = noise_schedule().add_noise(x, noise, t), dataclasses.replace(CFG, steps=40)
+    plain, _ = train(cfg, images, 0, tmp_path / "plain", "fp32")
+
+    def gain(condition_lr):
+        """How much less the error is with an image's own condition than with the other one."""
+        how = (images, 1, tmp_path / str(condition_lr), "fp32", conditions["own"], plain)
+        unet, _ = train(cfg, *how, condition_lr=condition_lr)
+        error = {}
+        for name, given in conditions.items():
+            with torch.no_grad():
+                eps = unet(noised, t, class_labels=torch.from_numpy(given)).sample
+            error[name] = (eps - noise).square().mean().item()
+        return error["other"] - error["own"]
+
+    assert gain(20.0) > 5 * gain(1.0) > 0
+
+
 def test_resumed_training_on_vectors_equals_uninterrupted_bit_for_bit(tmp_path, killed):
     unbroken, losses = train(CFG, IMAGES, 0, tmp_path / "unbroken", "fp32", R)
     with killed(after=5, saved=3):

@@ -116,6 +116,7 @@ SMOKE = Profile("smoke")
         ({"diffusion.recoloured_pairs": 1 - SMOKE.diffusion.recoloured_pairs}, TRAINED),
         ({"representation_diffusion.steps": 7}, BY_R),
         ({"representation_diffusion.from_unconditional": False}, BY_R),
+        ({"representation_diffusion.condition_lr": 3.0}, BY_R),
         ({"class_diffusion.from_unconditional": True}, {"class unet", *BY_CLASS}),
         ({"cluster_diffusion.unet.dropout": 0.1}, BY_CLUSTER),
         ({"class_diffusion.steps": SMOKE.diffusion.steps + 1}, {"class unet", *BY_CLASS}),
