@@ -87,14 +87,17 @@ def _stages() -> list[str]:
 
 
 def _lab(options: argparse.Namespace) -> int:
-    folder = home("lab")
-    lab.refresh_copies(run_notebooks.find_notebooks(home("notebooks")), folder)
+    folder, notebooks = home("lab"), run_notebooks.find_notebooks(home("notebooks"))
+    # Whoever comes back finds open what was.
+    shown = folder.name if folder.exists() else f"{folder.name}/{notebooks[0].name}"
+    lab.refresh_copies(notebooks, folder)
     # From the folder above, so that the notebooks' links to docs/ lead there.
-    where = [
+    options = [
         f"--ServerApp.root_dir={folder.parent}",
-        f"--LabApp.default_url=/lab/tree/{folder.name}",
+        f"--LabApp.default_url=/lab/tree/{shown}",
+        f"--LabApp.app_settings_dir={lab.SETTINGS}",
     ]
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", *where])
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", *options])
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from clsp_utils import __main__ as cli
+from clsp_utils.book import lab
 from clsp_utils.book import run_notebooks as runner
 from clsp_utils.diffusion import pretrained
 
@@ -154,13 +155,16 @@ def test_figures_are_redrawn_where_asked_and_by_the_plain_profile_alone(home, mo
     assert len(asked) == 2
 
 
-def test_lab_opens_copies(home, monkeypatch):
+def test_lab_opens_the_first_of_the_copies_and_later_their_folder(home, monkeypatch):
     opened = []
-    monkeypatch.setattr(os, "execv", lambda program, words: opened.extend([program, *words]))
-    cli.main(["lab"])
-    assert opened[0] == sys.executable and opened[-1].endswith("/lab/tree/lab")
-    stored = {path.name for path in runner.find_notebooks(runner.PROJECT / "notebooks")}
-    assert {path.name for path in (home / "lab").iterdir()} == stored
+    monkeypatch.setattr(os, "execv", lambda program, words: opened.append(words))
+    stored = [path.name for path in runner.find_notebooks(runner.PROJECT / "notebooks")]
+    for shown in (f"lab/{stored[0]}", "lab"):
+        cli.main(["lab"])
+        assert opened[-1][:3] == [sys.executable, "-m", "jupyterlab"]
+        assert f"--LabApp.default_url=/lab/tree/{shown}" in opened[-1]
+        assert f"--LabApp.app_settings_dir={lab.SETTINGS}" in opened[-1]
+        assert sorted(path.name for path in (home / "lab").iterdir()) == stored
 
 
 def test_interrupt_is_no_traceback(home, monkeypatch, capsys):

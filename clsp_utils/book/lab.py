@@ -15,6 +15,7 @@ from nbformat import NotebookNode
 
 from clsp_utils.store import replace_file
 
+SETTINGS = Path(__file__).with_name("lab_settings")  # it asks nobody whether to fetch news
 BEGUN = "text_when_copied"  # in a copy's metadata: digest of the text that it began with
 
 

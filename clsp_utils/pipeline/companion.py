@@ -105,7 +105,11 @@ class Companion:
             lines = [f"{len(same)} x {name}" for name, same in missing.items()]
         for line in lines:
             print_once(f"to make: {line}")
-        if not lines:
+        if lines:
+            print_once(
+                "Kernel > Interrupt stops a cell that makes it; run again, it goes on there."
+            )
+        else:
             print_once("All that takes long is in the store.")
 
     def artifact(self, kind: type[Stage], **given: Any) -> Artifact:

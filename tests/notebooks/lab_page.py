@@ -8,6 +8,8 @@ import time
 from contextlib import contextmanager
 from urllib.request import urlopen
 
+from clsp_utils.book.lab import SETTINGS
+
 OUTPUT = ".widget-interact .jp-OutputArea"  # what stands below the controls
 SECONDS = 300  # that all cells of a notebook may take
 WAIT = 120_000  # milliseconds for anything else
@@ -67,6 +69,7 @@ def jupyterlab(folder, place, **environment):
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
         f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
         "--expose-app-in-browser", f"--ServerApp.root_dir={folder}",
+        f"--LabApp.app_settings_dir={SETTINGS}",
     ]  # fmt: skip
     with open(place / "server.log", "w") as log:
         server = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log)

@@ -395,6 +395,7 @@ def test_in_jupyterlab_all_cells_run_and_every_control_changes_what_it_shows(lab
             for control in controls:
                 page.move(control)
         page.page.screenshot(path=home("build", "browser", f"{path.stem}.png"))
+        assert page.page.query_selector(".Toastify__toast") is None  # it asks for nothing
         assert page.console == []
     assert path.read_bytes() == stored
     saved = nbformat.read(folder / path.name, as_version=4)
