@@ -92,12 +92,12 @@ def _lab(options: argparse.Namespace) -> int:
     shown = folder.name if folder.exists() else f"{folder.name}/{notebooks[0].name}"
     lab.refresh_copies(notebooks, folder)
     # From the folder above, so that the notebooks' links to docs/ lead there.
-    options = [
+    where = [
         f"--ServerApp.root_dir={folder.parent}",
         f"--LabApp.default_url=/lab/tree/{shown}",
         f"--LabApp.app_settings_dir={lab.SETTINGS}",
     ]
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", *options])
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", *where])
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -159,9 +159,13 @@ def rooms() -> str:
 
 
 def add_play(app: Sphinx, error: Exception | None) -> None:
-    """Copies the page that runs the UNet in a browser, where it was built."""
+    """Copies the page that runs the UNet in a browser, where it was built, with a way back."""
     if PLAY.exists():
-        shutil.copytree(PLAY, Path(app.outdir, "play"), dirs_exist_ok=True)
+        folder = Path(app.outdir, "play")
+        shutil.copytree(PLAY, folder, dirs_exist_ok=True)
+        text = (folder / "index.html").read_text("utf-8")
+        back = '<nav><a href="../docs/index.html">CLSP companion</a></nav>'
+        (folder / "index.html").write_text(text.replace("<h1>", f"{back}\n<h1>"), "utf-8")
 
 
 def setup(app: Sphinx) -> None:

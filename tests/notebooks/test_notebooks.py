@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -313,6 +314,7 @@ def site(smoke):
     options = ["--quiet", "--nitpicky", "--fail-on-warning", "-D", "profile=smoke"]
     command = [sys.executable, "-m", "sphinx", *options, "-c", "docs", "-d", smoke / "doctrees"]
     environment = os.environ | {"CLSP_HOME": str(smoke)}
+    shutil.copytree(PROJECT / "play/src", smoke / "build/play")  # the page without its networks
     result = subprocess.run(
         [*command, ".", smoke / "site"],
         cwd=PROJECT,
@@ -329,6 +331,8 @@ def test_site_needs_nothing_from_elsewhere_and_links_lead_somewhere(site):
     assert not built_site.broken(site)
     elsewhere = {link for page in site.values() for link in page.loads if "//" in link}
     assert not elsewhere
+    (play,) = (page for page in site.values() if page.path.parent.name == "play")
+    assert play.links == ["../docs/index.html"]
 
 
 @pytest.mark.slow
