@@ -19,7 +19,7 @@ _GUESSES: dict[str, Any] = {}
 
 
 class NotYet(Exception):
-    """An answer, or a part of it, is still the empty stub."""
+    """An answer, or that part of it which is named, is still the empty stub."""
 
 
 def check(name: str, answer: Any, **given: Any) -> None:
@@ -34,8 +34,8 @@ def check(name: str, answer: Any, **given: Any) -> None:
     compares = importlib.import_module(f"clsp_utils.book.checks.nb{name[:2]}").CHECKS[name]
     try:
         print(f"✓ {name}: {compares(_asked(answer), **given)}")
-    except NotYet:
-        _wait_for(name)
+    except NotYet as empty:
+        _wait_for(name, str(empty))
     except Wrong as hint:
         print(f"✗ {name}: {hint}")
     except Exception as error:  # an answer of another kind than the check foresees
@@ -47,9 +47,9 @@ def predict(name: str, guess: Any) -> None:
     try:
         _GUESSES[name] = _asked(guess)
         print(f"{name}: kept; it will stand beside what is measured.")
-    except NotYet:
+    except NotYet as empty:
         _GUESSES.pop(name, None)
-        _wait_for(name)
+        _wait_for(name, str(empty))
 
 
 def predicted(name: str, measured: Any) -> None:
@@ -71,8 +71,8 @@ def predicted(name: str, measured: Any) -> None:
         print(f"✗ {name}: this guess cannot be compared, {_told(error)}.")
 
 
-def _wait_for(name: str) -> None:
-    print(f"not yet: {name} waits for your answer.")
+def _wait_for(name: str, part: str = "") -> None:
+    print(f"not yet: {name} waits for your answer{f' ({part})' if part else ''}.")
 
 
 def _beside(guess: Any, truth: Any) -> str:
@@ -95,24 +95,27 @@ def _beside(guess: Any, truth: Any) -> str:
 # The student's own code ---------------------------------------------------------------------------
 
 
-def _asked(answer: Any) -> Any:
+def _asked(answer: Any, part: str = "") -> Any:
     """The answer, its functions such that they tell what happens in them.
+
+    Args:
+        part: key of the answer in a dictionary of several.
 
     Raises:
         NotYet: it is empty.
     """
     if answer is None:
-        raise NotYet
+        raise NotYet(part)
     if type(answer) is dict:
-        return {key: _asked(value) for key, value in answer.items()}
+        return {key: _asked(value, part or str(key)) for key, value in answer.items()}
     if type(answer) in (list, tuple):
         if not answer:
-            raise NotYet
-        return type(answer)(map(_asked, answer))
-    return _watched(answer) if inspect.isfunction(answer) else answer
+            raise NotYet(part)
+        return type(answer)(_asked(value, part) for value in answer)
+    return _watched(answer, part) if inspect.isfunction(answer) else answer
 
 
-def _watched(function: Callable) -> Callable:
+def _watched(function: Callable, part: str) -> Callable:
     """A student's function: an exception in it becomes a sentence, and None an empty stub."""
 
     @wraps(function)
@@ -127,7 +130,7 @@ def _watched(function: Callable) -> Callable:
             own = [frame.lineno for frame in frames if frame.filename == cell]
             where = f"line {own[-1]} of your cell" if own else "the call of your function"
             raise Wrong(f"{where} stops with {_told(error)}") from None
-        return _asked(out)
+        return _asked(out, part)
 
     return call
 

@@ -40,6 +40,16 @@ def test_empty_stub_is_not_yet_right(said, name, answer):
     assert said(asks, name, answer, **given).startswith(f"not yet: {name} ")
 
 
+def test_the_part_that_is_still_empty_is_named(said):
+    answer = {"top-1": 0.9, "mean per class": None}
+    assert said(check, "09.1", answer) == "not yet: 09.1 waits for your answer (mean per class).\n"
+    edits = {"silence": lambda f, t: f._replace(h=0 * f.h), "average": lambda f, t: None}
+    told = said(check, "03.1", edits | {"leave": None}, unet=None, noise=None)
+    assert told == "not yet: 03.1 waits for your answer (leave).\n"
+    told = said(check, "03.1", edits | {"leave": lambda f, t: f}, unet=None, noise=None)
+    assert told == "not yet: 03.1 waits for your answer (average).\n"
+
+
 def test_error_in_the_answer_is_told_in_one_sentence_with_its_line(said):
     def mine(h, h_anchor, w):
         first = 1

@@ -138,8 +138,9 @@ def decided(
     kept = np.array([companion.judge.agreement(images, plain) for images in samples])
     at = int(np.argmax(kept >= 0.5))
     if abs(list(taus).index(half) - at) > 1:
-        below = "before" if half < taus[at] else "later than"
-        raise Wrong(f"half of the samples keep the digit, but {below} there: measure the curve")
+        if half < taus[at]:
+            raise Wrong(f"at tau = {half} fewer than half keep the digit: measure the curve")
+        raise Wrong(f"half keep the digit already at a tau below {half}: measure the curve")
     told = ", ".join(f"{share:.0%} ({tau})" for share, tau in zip(kept, taus, strict=True))
     return f"from tau = {taus[at]} on half keep the digit; for each tau {told}"
 

@@ -131,7 +131,7 @@ FROM = silence_if(lambda t, tau: t >= tau)
         (FROM, 300, "✓ 03.4: from tau = 300 on half keep the digit; for each tau 25% (100), 50%"),
         (FROM, 100, "✓"),  # within a step of the grid
         (FROM, 500, "✓"),
-        (FROM, 1000, "but later than there"),
+        (FROM, 1000, "already at a tau below 1000"),
         (FROM, None, "not yet"),
         (FROM, 250, "tau is one of [100, 300, 500, 1000]"),
         (lambda tau: None, 300, "not yet"),
