@@ -158,8 +158,8 @@ def story() -> Iterator[Sentence]:
         README,
         "({} seeds, {} models, points, 95 %): SimCLR by {:+.1f} linear ({:.1f} to {:.1f}) and "
         f"{{:+.1f}} kNN ({{:.1f}} to {{:.1f}}); one more augmented view by {GAIN} and {GAIN}; the "
-        f"anchor in other colours by {GAIN} and {GAIN}. {{}} of {{}} such differences stand after Holm's "
-        "correction.",
+        f"anchor in other colours by {GAIN} and {GAIN}. {{}} of {{}} such differences stand after "
+        "Holm's correction.",
         (
             word(int(many.seeds.iloc[0])),
             word(int(many.models.iloc[0])),
