@@ -126,6 +126,13 @@ def story() -> Iterator[Sentence]:
         tuple(times.loc[t, what] for t in (200, 100) for what in ("background_match", "agreement")),
     )
 
+    pairs = table("04_recoloured_pairs").set_index(["training", "w"]).loc["with pairs", 0.1]
+    yield Sentence(
+        RESULTS,
+        "at w = 0.1 it is kept in {:.0f} %, with a match of {:.2f} (",
+        (100 * pairs.agreement, pairs.background_match),
+    )
+
     masks = table("03_masks").set_index("images")
     silent, plain = masks.loc["h = 0"], masks.loc["plain"]
     yield Sentence(
