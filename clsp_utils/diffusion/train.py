@@ -68,9 +68,10 @@ def train(
         torch.nn.init.zeros_(unet.class_embedding.weight)
     runtime.to_device(unet)
     others = [x for name, x in unet.named_parameters() if not name.startswith("class_embedding.")]
-    groups = [{"params": others}]
+    groups: list[dict] = [{"params": others}]
     if condition is not None:
-        groups.append({"params": list(unet.class_embedding.parameters())})
+        own_weights = list(unet.class_embedding.parameters())
+        groups.append({"params": own_weights, "lr_factor": condition_lr})
     optimizer = torch.optim.AdamW(groups, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     # All tensors at once where each would be a kernel of its own; on CPUs it rounds otherwise.
     ema = EMAModel(unet.parameters(), decay=cfg.ema_decay, foreach=device.type == "cuda")
@@ -140,8 +141,6 @@ def train(
         loss = (error * min_snr_weight(schedule, t, cfg.snr_gamma)).mean()
         loss = loss * (len(own) * share.world / cfg.batch)  # shares may differ by some rows
         runtime.set_lr(optimizer, lr(step))
-        if condition is not None:
-            optimizer.param_groups[-1]["lr"] *= condition_lr
         optimizer.zero_grad()
         loss.backward()
         share.average_gradients(unet.parameters())

@@ -23,9 +23,9 @@ def warmup_constant(step: int, warmup: float) -> float:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of all parameters."""
+    """Sets the learning rate of all parameters, times the `lr_factor` of a group that has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)
 
 
 def write_log(

@@ -50,6 +50,15 @@ def test_set_lr_sets_every_group():
     assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.3]
 
 
+def test_a_group_can_learn_faster_by_a_factor_of_its_own():
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [{"params": parameters[0]}, {"params": parameters[1], "lr_factor": 20.0}]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    for lr in (0.5, 0.25):  # it is no factor of what was there before
+        set_lr(optimizer, lr)
+        assert [group["lr"] for group in optimizer.param_groups] == [lr, 20 * lr]
+
+
 FURTHER = {
     "nothing": ({}, [[], [], []]),
     "a score now and then": (
