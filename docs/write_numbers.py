@@ -1,4 +1,4 @@
-"""Writes the numbers of README.md and docs/results.md from the tables in figures/.
+"""Writes the numbers of README.md, docs/results.md and docs/scale.md from the tables in figures/.
 
     make numbers
 
@@ -15,8 +15,9 @@ from typing import NamedTuple
 import pandas as pd
 
 ROOT = Path(__file__).parents[1]
-README, RESULTS = "README.md", "docs/results.md"
+README, RESULTS, SCALE = "README.md", "docs/results.md", "docs/scale.md"
 GAIN = "{:+.1f} ({:.1f} to {:.1f})"  # in points, with its interval
+TWO = "{:.3f} and {:.3f}"  # linear and kNN
 NUMBER = r"([+-]?\d+(?:\.\d+)?|[A-Za-z]+)"  # or its name, such as "six"
 WORDS = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
@@ -54,10 +55,16 @@ def in_points(paired: pd.DataFrame) -> pd.DataFrame:
     return 100 * pd.concat([paired.difference, low, high], axis=1)
 
 
+def n_stand(paired: pd.DataFrame) -> int:
+    """How many differences stand after the correction for their number."""
+    return int((paired.p_holm < 0.05).sum())
+
+
 def sentences() -> Iterator[Sentence]:
     """All sentences whose numbers are written, with what the tables say."""
     yield from story()
     yield from beyond_the_story()
+    yield from on_a_gpu()
 
 
 def story() -> Iterator[Sentence]:
@@ -152,7 +159,6 @@ def story() -> Iterator[Sentence]:
     )
 
     paired = table("06_paired").set_index(["method", "rival", "metric"])
-    n_all, n_stand = len(paired), int((paired.p_holm < 0.05).sum())
     n_alone = int((paired.difference.abs() > paired.half_width).sum())
     many = table("06_paired_twelve_seeds_three_models").set_index(paired.index.names)
 
@@ -173,7 +179,7 @@ def story() -> Iterator[Sentence]:
             *gains(many, "CLSP-SimCLR", "SimCLR"),
             *gains(many, "CLSP-SimCLR", "third view"),
             *gains(many, "CLSP-SimCLR", "recoloured third view"),
-            word(int((many.p_holm < 0.05).sum())).capitalize(),
+            word(n_stand(many)).capitalize(),
             word(len(many)),
         ),
     )
@@ -188,11 +194,12 @@ def story() -> Iterator[Sentence]:
     nested = many.loc["CLSP-SimCLR", "third view", "linear"]
     yield Sentence(
         RESULTS,
-        f"all of {{}} differences stand after Holm's correction, and the third view is {GAIN} and "
+        f"{{}} of {{}} differences stand after Holm's correction, and the third view is {GAIN} and "
         f"{GAIN} ahead of SimCLR. A bootstrap over models and seeds gives intervals about as wide: "
         f"{GAIN} linear over the third view.",
         (
-            word(int((many.p_holm < 0.05).sum())),
+            word(n_stand(many)),
+            word(len(many)),
             *gains(many, "third view", "SimCLR"),
             *(100 * nested[["difference", "nested_low", "nested_high"]]),
         ),
@@ -201,15 +208,20 @@ def story() -> Iterator[Sentence]:
     listed = ("SimCLR", "third view", "recoloured third view", "CLSP-SimCLR")
     yield Sentence(
         RESULTS,
-        "SimCLR {:.3f} and {:.3f}, third view {:.3f} and {:.3f}, recoloured third view {:.3f} and "
-        "{:.3f}, CLSP-SimCLR {:.3f} and {:.3f} (`06_evaluate_twelve",
+        f"SimCLR {TWO}, third view {TWO}, recoloured third view {TWO}, CLSP-SimCLR {TWO} "
+        "(`06_evaluate_twelve",
         tuple(means.loc[name, metric] for name in listed for metric in ("linear", "knn")),
     )
     yield Sentence(
         RESULTS,
         f"CLSP-MoCoV2 minus MoCoV2: {GAIN} and {GAIN}. Of {{}} differences {{}} exclude zero one "
         "by one, {} stand after Holm's correction.",
-        (*gains(paired, "CLSP-MoCoV2", "MoCoV2"), word(n_all), word(n_alone), word(n_stand)),
+        (
+            *gains(paired, "CLSP-MoCoV2", "MoCoV2"),
+            word(len(paired)),
+            word(n_alone),
+            word(n_stand(paired)),
+        ),
     )
 
     log = table("05_ramp")
@@ -272,12 +284,11 @@ def beyond_the_story() -> Iterator[Sentence]:
         "interpolation", "recoloured third view", "third view", "class positives",
         "RCG-cluster, 100", "RCG", "inflation",
     )  # fmt: skip
-    two = "{:.3f} and {:.3f}"
     yield Sentence(
         RESULTS,
-        f"interpolation {two}, recoloured third view {two}, third view {two}, class positives "
-        f"{two}, RCG-cluster {two} (100 clusters), RCG {two}, inflation (the same candidates as "
-        f"anchors) {two}.",
+        f"interpolation {TWO}, recoloured third view {TWO}, third view {TWO}, class positives "
+        f"{TWO}, RCG-cluster {TWO} (100 clusters), RCG {TWO}, inflation (the same candidates as "
+        f"anchors) {TWO}.",
         tuple(of[metric][name] for name in listed for metric in ("linear", "knn")),
     )
     yield Sentence(
@@ -319,8 +330,8 @@ def beyond_the_story() -> Iterator[Sentence]:
     )  # fmt: skip
     yield Sentence(
         RESULTS,
-        f"CLSP-SimCLR {two}, pairwise NT-Xent {two}, MV-InfoNCE {two}, CACR {two}, MV-DHEL {two}; "
-        f"SwAV {two}, CLSP-SwAV {two}; MCL {two}, as many SimCLR encoders {two}.",
+        f"CLSP-SimCLR {TWO}, pairwise NT-Xent {TWO}, MV-InfoNCE {TWO}, CACR {TWO}, MV-DHEL {TWO}; "
+        f"SwAV {TWO}, CLSP-SwAV {TWO}; MCL {TWO}, as many SimCLR encoders {TWO}.",
         tuple(of[metric][name] for name in listed for metric in ("linear", "knn")),
     )
     layers = table("11_layers").groupby(["layer", "method"]).background.mean()
@@ -330,6 +341,19 @@ def beyond_the_story() -> Iterator[Sentence]:
         (
             *(layers["level 3", name] for name in ("SimCLR", "third view", "CLSP-SimCLR")),
             layers["stem"].mean(),
+        ),
+    )
+
+
+def on_a_gpu() -> Iterator[Sentence]:
+    """Those of `benchmarks/cifar10_gpu.py`."""
+    of = 100 * table("cifar10/encoders").set_index("method")[["linear", "knn"]]
+    one = "{:.1f} and {:.1f}"
+    yield Sentence(
+        SCALE,
+        f"SimCLR {one}, third view {one}, recoloured third view {one}. The half-widths",
+        tuple(
+            x for name in ("SimCLR", "third view", "recoloured third view") for x in of.loc[name]
         ),
     )
 
