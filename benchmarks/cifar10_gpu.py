@@ -1,6 +1,6 @@
-"""CIFAR-10 on one GPU, in half an hour: python benchmarks/cifar10_gpu.py --data FILE --out FOLDER
+"""CIFAR-10 on one GPU: python benchmarks/cifar10_gpu.py --data FILE --out FOLDER
 
-In parts, each with its minutes (`MINUTES`):
+In parts, each with its minutes (`MINUTES`); half an hour for all but the first two, which measure:
 
     environment  what the machine is; the fast tests on it; every stage and method once, tiny
     speed        side by side with the authors' way, as shares of the card's bf16 peak; profiles

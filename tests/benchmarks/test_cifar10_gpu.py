@@ -47,7 +47,8 @@ def test_neither_the_beginning_nor_other_work_counts_for_a_step(gpu, monkeypatch
 
 def test_all_parts_fit_into_half_an_hour_with_its_starts(gpu):
     assert gpu.MINUTES.keys() == gpu.PARTS.keys()
-    assert sum(gpu.MINUTES.values()) - gpu.MINUTES["speed"] <= 27  # speed has a lease of its own
+    measures = {"environment", "speed"}  # these may have a machine of their own
+    assert sum(gpu.MINUTES[part] for part in gpu.PARTS.keys() - measures) <= 25
     for quick in ({}, gpu.QUICK):
         cfg = Profile("gpu", {**gpu.SETTINGS, **quick}, "here.npz")
         assert set(gpu.METHODS) == set(cfg.study.methods) and cfg.candidates.k == 1
