@@ -5,6 +5,7 @@ draw. What the loss needs from the others is gathered in the order of the whole 
 processes compute the same loss, and one process would compute it too.
 """
 
+import atexit
 import os
 import sys
 from collections.abc import Iterable
@@ -33,7 +34,10 @@ def state() -> PartialState:
             os.environ.pop(name, None)
     if not os.environ.get("OMP_NUM_THREADS", "1").isdecimal():  # accelerate would stumble over it
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-    return PartialState(cpu=not torch.cuda.is_available() and not _wants_mps())
+    here = PartialState(cpu=not torch.cuda.is_available() and not _wants_mps())
+    if here.num_processes > 1:  # else its threads may outlive the interpreter, which then aborts
+        atexit.register(here.destroy_process_group)
+    return here
 
 
 def _is_launched() -> bool:

@@ -33,6 +33,9 @@ def test_processes_build_together_and_once(tmp_path, name, launcher):
         assert found == {"one 0.json": ["1", ["first"]]}
     else:  # the first process built where the store said, once; what the other built is thrown away
         assert found == {"two 0.json": ["2", ["first"]], "two 1.json": ["2", ["other"]]}
+    # A process that ends connected aborts now and then, with its work done.
+    ends = [json.loads(path.read_text()) for path in tmp_path.glob("*.connected")]
+    assert ends == [False] * len(found)
 
 
 def test_a_launched_stage_leaves_the_artifact_that_notebooks_read(home, monkeypatch):
