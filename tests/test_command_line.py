@@ -40,7 +40,9 @@ def test_command_line_refuses_bad_input_in_one_sentence(home, no_kernel, capsys,
     ("diffusion.source=nosuch", "'nosuch' is neither a file"),
     ("diffusion.source=empty", "empty' has no weights"),
     ("diffusion.source=damaged.pt", "damaged.pt' is damaged"),
-    ("data=/no/such/folder", "data.path='/no/such/folder': there is no such file or folder"),
+    ("data=/no/such/folder", "/no/such/folder: there is no such file or folder"),
+    ("data=few.npy", "few.npy: this is a file; unpack it if it is an archive, and name the folder"),
+    ("data=twice", "train and training could both be the split 'train'"),
     ("class_diffusion.source=/no/such.pt", "'/no/such.pt' is not a file"),
     ("class_diffusion.source=damaged.pt", "damaged.pt' is damaged"),
     ("candidates.source=no/such.npy", "no/such.npy: No such file or directory"),
@@ -53,6 +55,8 @@ def test_a_run_refuses_what_it_cannot_read_before_any_kernel(
 ):
     monkeypatch.chdir(home)
     (home / "empty").mkdir()
+    for split in ("train", "training", "test"):
+        (home / "twice" / split / "some class").mkdir(parents=True)
     (home / "damaged.pt").write_text("no weights")
     np.save(home / "few.npy", np.zeros((5, 2, 16, 16, 3), np.uint8))
     assert_refused(capsys, ["01", "--profile", "smoke", "-p", given], shown)

@@ -7,7 +7,7 @@ for a wrong answer, so that a notebook with empty exercises runs to its end.
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from typing import Any
 
@@ -42,14 +42,32 @@ def check(name: str, answer: Any, **given: Any) -> None:
         print(f"✗ {name}: this answer cannot be checked, {_told(error)}.")
 
 
-def predict(name: str, guess: Any) -> None:
-    """Keeps a guess until `predicted` shows it beside what is measured."""
+def predict(name: str, guess: Any, choices: Collection[Any] = ()) -> None:
+    """Keeps a guess until `predicted` shows it beside what is measured.
+
+    Args:
+        choices: what a guess, or each entry of a list or dictionary, may be; empty = anything.
+    """
+    _GUESSES.pop(name, None)
     try:
-        _GUESSES[name] = _asked(guess)
-        print(f"{name}: kept; it will stand beside what is measured.")
+        others = [one for one in _entries(_asked(guess)) if choices and one not in choices]
     except NotYet as empty:
-        _GUESSES.pop(name, None)
         _wait_for(name, str(empty))
+        return
+    if others:
+        allowed = ", ".join(map(repr, choices))
+        print(f"✗ {name}: use {allowed}; {others[0]!r} is none of them.")
+        return
+    _GUESSES[name] = guess
+    print(f"{name}: kept; it will stand beside what is measured.")
+
+
+def _entries(guess: Any) -> list[Any]:
+    """All that stands in lists and dictionaries, however nested."""
+    parts = list(guess.values()) if isinstance(guess, dict) else guess
+    if isinstance(parts, (list, tuple)):
+        return [one for part in parts for one in _entries(part)]
+    return [guess]
 
 
 def predicted(name: str, measured: Any) -> None:

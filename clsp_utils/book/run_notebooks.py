@@ -28,7 +28,8 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from clsp_utils.book.report import report_page
-from clsp_utils.config import PROJECT, ConfigError, alike, home, is_hub_name
+from clsp_utils.config import PROJECT, ConfigError, alike, is_hub_name
+from clsp_utils.data import check_place
 from clsp_utils.pipeline.profile import Profile, as_mapping
 from clsp_utils.pipeline.stages import read_anew
 from clsp_utils.store import locked, replace_file
@@ -168,16 +169,14 @@ def assign(
 
 
 def check_what_people_bring(profile: str, parameters: dict[str, Any]) -> None:
-    """Refuses paths that lead nowhere, and weights and candidates that cannot be used.
+    """Refuses places without the images, and weights and candidates that cannot be used.
 
     That is before any kernel starts. What may be a name on the Hub is left to the stage that
     fetches it.
     """
     overrides, data, _ = split_settings(parameters)
     settings = Profile(profile, overrides, data)
-    path = settings.data.path
-    if path and not (home() / os.path.expanduser(path)).exists():
-        raise ConfigError(f"data.path={path!r}: there is no such file or folder.")
+    check_place(settings.data)
     for section, stage in settings.sections.items():
         source = getattr(stage, "source", "")
         on_hub = section == "diffusion" and is_hub_name(source) and not Path(source).exists()

@@ -15,7 +15,7 @@ from clsp_utils.data.images import (
     split_rows,
     unusable,
 )
-from clsp_utils.data.load import fingerprint, load
+from clsp_utils.data.load import check_place, fingerprint, load
 from clsp_utils.data.pixels import (
     LUMA,
     ChannelStatistics,

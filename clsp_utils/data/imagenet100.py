@@ -16,10 +16,10 @@ SEPARATORS = rf"[{re.escape(PUNCTUATION)}]+"
 
 def read_imagenet100(cfg: Data) -> tuple[Images, Images | None]:
     """Training split and validation split (`val`), of the classes that `cfg.wnids` lists."""
-    return read_folder(located(cfg.path), cfg.size, ("val",), _wnids(located(cfg.wnids)))
+    return read_folder(located(cfg.path), cfg.size, ("val",), read_wnids(located(cfg.wnids)))
 
 
-def _wnids(path: Path) -> tuple[str, ...]:
+def read_wnids(path: Path) -> tuple[str, ...]:
     """The classes, sorted, from a text file of wnids.
 
     A line starts with a wnid; what follows are further wnids, or a description. Quotes, brackets

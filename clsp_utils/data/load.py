@@ -8,8 +8,8 @@ import numpy as np
 
 from clsp_utils.config import Data, change, home
 from clsp_utils.data.digits import read_digits
-from clsp_utils.data.image_folder import located, read_folder, resize_all
-from clsp_utils.data.imagenet100 import read_imagenet100
+from clsp_utils.data.image_folder import arrangement, located, read_folder, resize_all
+from clsp_utils.data.imagenet100 import read_imagenet100, read_wnids
 from clsp_utils.data.images import (
     DataError,
     Images,
@@ -76,6 +76,20 @@ def read(cfg: Data) -> tuple[Images, Images | None]:
         raise DataError(
             f"{largest}: the images do not fit into memory; use a smaller size."
         ) from None
+
+
+def check_place(cfg: Data) -> None:
+    """Refuses what `read` would refuse of a path, as far as that is seen without reading images.
+
+    Raises:
+        DataError: there is nothing, or the folders are not arranged as they must be.
+    """
+    if cfg.name == "folder":
+        arrangement(located(cfg.path))
+    elif cfg.name == "imagenet100":
+        arrangement(located(cfg.path), ("val",), read_wnids(located(cfg.wnids)))
+    elif cfg.path and not located(cfg.path).exists():
+        raise unusable(cfg.path, "there is no such file or folder")
 
 
 def _resized(split: Images, size: int, keep: bool) -> Images:

@@ -142,6 +142,23 @@ def test_guess_of_another_kind_is_told(said, guess, measured, hint):
     assert text.startswith("✗ 99.1: ") and hint in text
 
 
+@pytest.mark.parametrize(
+    "guess, choices, wrong",
+    [
+        ({"h = 0": ("lost", "keept")}, ("kept", "lost"), "'keept'"),
+        ([1, 2, 3], [1, 2, 4], "3"),
+        ([1, [2, "four"]], [1, 2, 4], "'four'"),
+        ("7", range(8), "'7'"),
+    ],
+)
+def test_guess_that_is_no_choice_is_refused_at_once(said, guess, choices, wrong):
+    said(predict, "99.1", choices[0], choices)  # an earlier guess, which is no longer meant
+    text = said(predict, "99.1", guess, choices)
+    told = f"{choices[0]!r}, {choices[1]!r}"
+    assert text.startswith(f"✗ 99.1: use {told}") and text.endswith(f"; {wrong} is none of them.\n")
+    assert said(predicted, "99.1", 1).startswith("not yet")
+
+
 def test_nothing_is_measured_before_there_is_a_guess(said):
     said(predict, "99.1", None)
     text = said(predicted, "99.1", lambda: pytest.fail("was measured"))

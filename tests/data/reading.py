@@ -2,18 +2,25 @@
 
 import os
 import re
+from contextlib import suppress
 
 import pytest
 from PIL import Image
 
 from clsp_utils.config import Data
-from clsp_utils.data import DataError
+from clsp_utils.data import DataError, check_place
 from clsp_utils.data.load import read as read_splits
+
+
+def settings(name, path, more):
+    return Data(name=name, path=str(path), **{"size": 32} | more)
 
 
 def read(name, path="", **more):
     """Images and labels of both splits (None: there is no test split), and the class names."""
-    train, test = read_splits(Data(name=name, path=str(path), **{"size": 32} | more))
+    cfg = settings(name, path, more)
+    train, test = read_splits(cfg)
+    check_place(cfg)
     held_out = test and (test.images, test.labels)
     return (train.images, train.labels), held_out, train.class_names
 
@@ -23,6 +30,11 @@ def refusal(name, path="", **more):
         read(name, path, **more)
     message = str(error.value)
     assert re.fullmatch(r"[^\n]+\.", message), "one sentence"
+    with suppress(OSError):  # which only reading turns into a sentence
+        try:
+            check_place(settings(name, path, more))
+        except DataError as early:
+            assert str(early) == message
     return message
 
 

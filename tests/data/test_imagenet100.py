@@ -5,7 +5,7 @@ import json
 import pytest
 from reading import read, refusal, save_images, write
 
-from clsp_utils.data.imagenet100 import _wnids
+from clsp_utils.data.imagenet100 import read_wnids
 
 WNIDS = [f"n{10000000 + i}" for i in range(100)]
 
@@ -86,7 +86,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_list_of_classes(user, form, encoding):
     (user / "list.txt").write_bytes(FORMS[form].encode(encoding))
-    assert _wnids(user / "list.txt") == tuple(WNIDS)
+    assert read_wnids(user / "list.txt") == tuple(WNIDS)
 
 
 def test_no_form_hides_a_wrong_number(user):
