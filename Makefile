@@ -4,6 +4,8 @@ PYTHON ?= python3
 PROFILE ?= laptop
 BIN := .venv/bin
 NPM := play/node_modules/.package-lock.json
+# Where results are, as for the commands (see clsp_utils/config/paths.py).
+WHERE := $(or $(CLSP_HOME),.)
 
 .DEFAULT_GOAL := help
 .PHONY: help figures everything redraw numbers store test lint lab student play site strip reliability clean
@@ -25,7 +27,8 @@ numbers: .venv/ready ## write the numbers of README and docs from the tables in 
 	$(BIN)/python docs/write_numbers.py
 
 store: .venv/ready ## pack what the laptop profile made, for a class that starts in the middle
-	mkdir -p build && tar czf build/store.tar.gz --exclude='*.work' --exclude='.*' artifacts
+	mkdir -p "$(WHERE)/build"
+	tar czf "$(WHERE)/build/store.tar.gz" --exclude='*.work' --exclude='.*' -C "$(WHERE)" artifacts
 
 # A test computes with one thread, so two of them fit two cores; those of one file, which share what
 # they prepare, stay together.
@@ -52,8 +55,8 @@ play: .venv/ready $(NPM) ## a page on which the reader's browser mixes the middl
 # Where npm is missing the page that runs the UNet in the browser is left out, and the site says so.
 site: .venv/ready ## a site of notebooks as they were run, docs and package, in build/site
 	@if command -v npm >/dev/null; then $(MAKE) play; fi
-	$(BIN)/python -m sphinx --quiet --nitpicky -c docs -d build/doctrees -D profile=$(PROFILE) . build/site
-	@echo "build/site/index.html"
+	$(BIN)/python -m sphinx --quiet --nitpicky -c docs -d "$(WHERE)/build/doctrees" -D profile=$(PROFILE) . "$(WHERE)/build/site"
+	@echo "$(WHERE)/build/site/index.html"
 
 strip: .venv/ready ## take outputs out of the notebooks
 	$(BIN)/$(STRIP) notebooks/*.ipynb
@@ -63,7 +66,7 @@ reliability: .venv/ready ## try to break it, longer than `make test` does
 	$(BIN)/python -m pytest tests/reliability --rounds long --results tests/reliability/results.json $(ARGS)
 
 clean: ## delete results; figures/ and lab/ stay
-	rm -rf build artifacts .mypy_cache .pytest_cache .ruff_cache
+	rm -rf "$(WHERE)/build" "$(WHERE)/artifacts" .mypy_cache .pytest_cache .ruff_cache
 
 .venv/ready: pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: '$(PYTHON)' is not there; install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3.12"; exit 1; }

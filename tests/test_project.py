@@ -1,6 +1,7 @@
 """What the project's own files promise to each other."""
 
 import ast
+import os
 import re
 import shlex
 import subprocess
@@ -65,6 +66,21 @@ def test_help_names_every_target():
     told = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (targets,) = re.findall(r"^\.PHONY: (.*)", read("Makefile"), re.M)
     assert re.findall(r"^  (\w+)  +\w", told, re.M) == targets.split()
+
+
+@pytest.mark.parametrize("target", ["store", "site", "clean"])
+def test_targets_go_where_the_results_are(target):
+    def commands(**more):
+        command = ["make", "-n", "-o", ".venv/ready", target]
+        environment = {k: v for k, v in os.environ.items() if k != "CLSP_HOME"} | more
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    assert '"./build' in commands()
+    told = commands(CLSP_HOME="/some where")
+    assert '"/some where/build' in told and '"./' not in told
 
 
 def test_python_is_tested_from_the_oldest_on():

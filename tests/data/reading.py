@@ -30,11 +30,13 @@ def refusal(name, path="", **more):
         read(name, path, **more)
     message = str(error.value)
     assert re.fullmatch(r"[^\n]+\.", message), "one sentence"
+    early = message
     with suppress(OSError):  # which only reading turns into a sentence
         try:
             check_place(settings(name, path, more))
-        except DataError as early:
-            assert str(early) == message
+        except DataError as refused:
+            early = str(refused)
+    assert early == message
     return message
 
 
