@@ -133,6 +133,14 @@ def story() -> Iterator[Sentence]:
         tuple(times.loc[t, what] for t in (200, 100) for what in ("background_match", "agreement")),
     )
 
+    skips = table("04_mix_skips").set_index("mix_skips").loc[1:4]
+    yield Sentence(
+        RESULTS,
+        "agreement is {:.2f}, {:.2f}, {:.2f} and {:.2f}, and match {:.2f}, {:.2f}, {:.2f} and "
+        "{:.2f} (`04_mix_skips.csv`)",
+        (*skips.agreement, *skips.background_match),
+    )
+
     pairs = table("04_recoloured_pairs").set_index(["training", "w"]).loc["with pairs", 0.1]
     yield Sentence(
         RESULTS,

@@ -35,10 +35,11 @@ from clsp_utils.config.overrides import (
     validate,
 )
 from clsp_utils.config.paths import PROJECT, home, is_hub_name
-from clsp_utils.config.profiles import BY_DATA_SET, PROFILES
+from clsp_utils.config.profiles import BY_DATA_SET, PAPER_BY_DATA_SET, PROFILES
 from clsp_utils.config.ranges import (
     Beta,
     Count,
+    CountOrNone,
     NotNegative,
     Positive,
     Precision,

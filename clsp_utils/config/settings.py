@@ -108,6 +108,11 @@ class UNetShape:
             raise ValueError(f"channels={self.channels} must be multiples of groups={self.groups}")
         return self
 
+    @property
+    def n_skips(self) -> int:
+        """Skip connections: of the first layer, each block, and each halving of the resolution."""
+        return len(self.channels) * (self.layers + 1)
+
     def misfit(self, size: int) -> str:
         """Why this UNet cannot work on images of `size` pixels a side; empty if it can."""
         levels = len(self.channels)
@@ -183,6 +188,8 @@ class Interpolation(Sampling):
     mix_weight: Share = 0.1  # w: share of the noise branch; 0 = anchor features only
     # The anchor takes part at the time steps t below this one; before, the sample goes its own way.
     mix_below: TimeBound = 1000
+    # How many skip connections are mixed like the middle, from the innermost outwards.
+    mix_skips: CountOrNone = 0
 
 
 @frozen

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from IPython import get_ipython
 
 from clsp_utils.config import PROJECT, ConfigError, home
 from clsp_utils.data import Images
@@ -16,8 +17,8 @@ from clsp_utils.pipeline.pipeline import Pipeline
 from clsp_utils.pipeline.profile import Profile
 from clsp_utils.pipeline.stage import Stage
 from clsp_utils.pipeline.stages import DiffusionModel, Pretrained, read_anew
-from clsp_utils.runtime import device, print_once, resolve_precision
-from clsp_utils.store import Artifact, Request
+from clsp_utils.runtime import Diverged, device, print_once, resolve_precision
+from clsp_utils.store import Artifact, Request, StoreError
 from clsp_utils.store.shared import SharedStore
 
 
@@ -28,6 +29,17 @@ def _refuse_another_checkout(project: Path) -> None:
             f"This notebook is of {str(project)!r}, but clsp_utils comes from {str(PROJECT)!r}: "
             f"install the one beside the notebook, with pip install -e."
         )
+
+
+# What a sentence says as well as a page of calls.
+TOLD_BRIEFLY = (ConfigError, StoreError, Diverged, KeyboardInterrupt)
+
+
+def _tell_briefly(shell: Any, kind: type, error: BaseException, *trace: Any, **more: Any) -> None:
+    """Shows an error of a notebook without the calls that led to it; `%tb` shows these."""
+    if isinstance(error, KeyboardInterrupt):
+        error = kind("stopped. Run the cell again, and it goes on where it was.")
+    shell.showtraceback((kind, error, trace[0]), exception_only=True)
 
 
 class Companion:
@@ -60,6 +72,8 @@ class Companion:
         overrides: Mapping[str, Any] | str = "",
         data: str = "",
     ):
+        if shell := get_ipython():
+            shell.set_custom_exc(TOLD_BRIEFLY, _tell_briefly)
         _refuse_another_checkout(Path.cwd().parent)
         read_anew()
         self.cfg, self.seed = Profile(profile, overrides, data, seed), seed

@@ -14,6 +14,7 @@ from clsp_utils.config import (
     BY_DATA_SET,
     CONTRASTIVE,
     METHODS,
+    PAPER_BY_DATA_SET,
     PROFILES,
     ConfigError,
     Precision,
@@ -69,7 +70,8 @@ class Profile:
         plain = dotted(PROFILES[name])
         data_set = str(given.get("data.name", plain.get("data.name")))
         at_scale = BY_DATA_SET.get(data_set, {}) if name in ("gpu", "paper") else {}
-        for changes in (plain, dotted(at_scale), given):
+        at_paper = PAPER_BY_DATA_SET.get(data_set, {}) if name == "paper" else {}
+        for changes in (plain, dotted(at_scale), dotted(at_paper), given):
             own = nested(tree | {"pretrain": common}, changes)
             shared = dict.fromkeys(CONTRASTIVE, own.pop("pretrain", {}))
             followed = {k: x for k, x in own.get("diffusion", {}).items() if k != "source"}

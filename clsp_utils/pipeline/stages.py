@@ -19,6 +19,7 @@ from clsp_utils.config import (
     ClassSampling,
     ConfigError,
     Count,
+    CountOrNone,
     Data,
     Diffusion,
     Interpolation,
@@ -534,11 +535,19 @@ class InterpolatedBank(Bank, Interpolation, name="candidates", view="synthetic")
 
     unet: DiffusionModel | Snapshot
 
+    @model_validator(mode="after")
+    def _unet_has_the_skips(self) -> Self:
+        model = self.unet.model if isinstance(self.unet, Snapshot) else self.unet
+        n_skips = model.unet.n_skips
+        if self.mix_skips > n_skips and not model.source:  # weights of others have their own shape
+            raise ValueError(f"mix_skips={self.mix_skips}: the UNet has {n_skips} skip connections")
+        return self
+
     def sampler(self, job: Job) -> Callable[[slice, int], np.ndarray]:
         from clsp_utils.positives import interpolate
 
         unet, images = job.get(self.unet), self.unet.data.train.images
-        how = (self.mix_weight, self.mix_below, self.k, self.steps, self.eta)
+        how = (self.mix_weight, self.mix_below, self.mix_skips, self.k, self.steps, self.eta)
         return lambda rows, seed: interpolate(unet, images[rows], *how, seed, self.precision)
 
 
@@ -568,6 +577,7 @@ class StudySamples(Seeded, name="study-samples"):
     unet: DiffusionModel
     mix_weight: Share
     mix_below: TimeBound
+    mix_skips: CountOrNone
     k: Count
     steps: Steps
     eta: Share | None
@@ -577,7 +587,7 @@ class StudySamples(Seeded, name="study-samples"):
         from clsp_utils.positives import interpolate
 
         images, unet = self.unet.data.study_images(self.n).images, job.get(self.unet)
-        how = (self.mix_weight, self.mix_below, self.k, self.steps, self.eta)
+        how = (self.mix_weight, self.mix_below, self.mix_skips, self.k, self.steps, self.eta)
         samples = interpolate(unet, images, *how, self.seed, self.precision)
         np.save(job.out / "samples.npy", samples)
 

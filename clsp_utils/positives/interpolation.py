@@ -5,19 +5,26 @@ import torch
 from diffusers import UNet2DModel
 from torch import Generator, Tensor
 
+from clsp_utils.config import ConfigError
 from clsp_utils.data import to_diffusion_range
 from clsp_utils.diffusion import Edit, Features, encode_noised, mix, sample
 from clsp_utils.runtime import generator
 
 
 def mix_in_anchor(
-    unet: UNet2DModel, anchors: Tensor, mix_weight: float, mix_below: int, k: int, g: Generator
+    unet: UNet2DModel,
+    anchors: Tensor,
+    mix_weight: float,
+    mix_below: int,
+    mix_skips: int,
+    k: int,
+    g: Generator,
 ) -> Edit:
     """The edit that mixes the anchor's mid-block features into the noise branch.
 
     At each step t < `mix_below` the anchors are noised to t with fresh noise and encoded; the k
-    samples of an anchor share that encoding. Skip connections and time embedding stay the noise
-    branch's.
+    samples of an anchor share that encoding. The other skip connections and the time embedding stay
+    the noise branch's.
 
     Args:
         anchors: `(B, 3, H, W)` in [-1, 1], on any device; the noise branch holds `B * k` images,
@@ -25,6 +32,8 @@ def mix_in_anchor(
         mix_weight: share of the noise branch, in [0, 1].
         mix_below: in 1..1000; 1000 mixes at all steps, fewer leave the first ones (with the largest
             t) to the noise branch.
+        mix_skips: how many skip connections are mixed, too, from the innermost outwards; 0 = none,
+            as in the paper, whose authors mix 3 on STL-10.
         g: draws the anchors' noise.
     """
     anchors = anchors.to(unet.device)
@@ -32,8 +41,19 @@ def mix_in_anchor(
     def edit(features: Features, t: Tensor) -> Features:
         if t >= mix_below:
             return features
-        h_anchor = encode_noised(unet, anchors, t, g).h.repeat_interleave(k, 0)
-        return features._replace(h=mix(features.h, h_anchor, mix_weight))
+        of_anchors = encode_noised(unet, anchors, t, g)
+        n_own = len(features.skips) - mix_skips
+        if n_own < 0:
+            raise ConfigError(
+                f"mix_skips={mix_skips}: this UNet has {len(features.skips)} skip connections."
+            )
+
+        def mixed(own: Tensor, anchor: Tensor) -> Tensor:
+            return mix(own, anchor.repeat_interleave(k, 0), mix_weight)
+
+        inner = map(mixed, features.skips[n_own:], of_anchors.skips[n_own:])
+        skips = (*features.skips[:n_own], *inner)
+        return features._replace(h=mixed(features.h, of_anchors.h), skips=skips)
 
     return edit
 
@@ -43,6 +63,7 @@ def interpolate(
     anchors: np.ndarray,
     mix_weight: float,
     mix_below: int,
+    mix_skips: int,
     k: int,
     steps: int,
     eta: float | None,
@@ -53,7 +74,7 @@ def interpolate(
 
     Args:
         anchors: uint8 `(B, H, W, 3)`.
-        mix_weight, mix_below: see `mix_in_anchor`.
+        mix_weight, mix_below, mix_skips: see `mix_in_anchor`.
         steps, eta: see `diffusion.sample`.
 
     Returns:
@@ -64,6 +85,7 @@ def interpolate(
     noise = torch.randn(len(x) * k, *x.shape[1:], generator=g)
     edit = None
     if mix_weight < 1:
-        edit = mix_in_anchor(unet, x, mix_weight, mix_below, k, generator(seed, "anchor noise"))
+        g_anchor = generator(seed, "anchor noise")
+        edit = mix_in_anchor(unet, x, mix_weight, mix_below, mix_skips, k, g_anchor)
     out = sample(unet, noise, steps, eta, g, precision, edit)
     return out.numpy().reshape(len(anchors), k, *anchors.shape[1:])

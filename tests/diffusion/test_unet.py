@@ -60,6 +60,7 @@ def test_features_have_the_shapes_of_the_middle_and_of_every_skip():
     # conv_in; two blocks and the downsampling of level 1; two blocks of level 2.
     expected = [(8, 16), (8, 16), (8, 16), (8, 8), (16, 8), (16, 8)]
     assert [(s.shape[1], s.shape[2]) for s in features.skips] == expected
+    assert SHAPES["two layers"].n_skips == len(expected)
     assert features.temb.shape == (3, 32)
 
 

@@ -56,7 +56,7 @@ class Kernel:
             if message["parent_header"].get("msg_id") != cell:
                 continue
             content = message["content"]
-            text += content.get("text", "")
+            text += content.get("text", "") + "".join(content.get("traceback", []))
             error = content.get("ename", error)
             if content.get("execution_state") == "idle":
                 assert not stop_when, "the cell had ended before"
@@ -80,11 +80,26 @@ def kernel(home):
 
 def assert_interrupted(kernel, cell, when):
     error, text = kernel.run(cell, when)
-    assert error == "KeyboardInterrupt" and "Traceback" not in text
+    assert error == "KeyboardInterrupt" and "Run the cell again" in text
+    assert "Traceback" not in text and text.count("\n") < 20  # what was computed speaks, too
     deadline = time.monotonic() + 10
     while kernel.workers() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not kernel.workers()
+
+
+@pytest.mark.slow
+def test_what_one_sentence_says_is_said_in_one(kernel):
+    for code, kind, part in (
+        ("Companion('lptop')", "ConfigError", "profile='lptop': use one of"),
+        ("from clsp_utils.runtime import Diverged; raise Diverged('too fast')", "Diverged", "fast"),
+        ("from clsp_utils.store import StoreError; raise StoreError('full')", "StoreError", "full"),
+    ):
+        error, text = kernel.run(code)
+        assert error == kind and part in text and "Traceback" not in text
+        assert "Traceback" in kernel.run("%tb")[1]
+    error, text = kernel.run("1 / 0")
+    assert error == "ZeroDivisionError" and "Traceback" in text
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from clsp_utils.runtime import device, resolve_precision
 def samples_of(c, mix_weight):
     cfg, eta = c.cfg.study, c.cfg.candidates.eta
     how = {"k": 1, "steps": cfg.steps, "eta": eta, "n": len(c.study_images)}
-    return c.get(StudySamples, mix_weight=mix_weight, mix_below=1000, **how)
+    return c.get(StudySamples, mix_weight=mix_weight, mix_below=1000, mix_skips=0, **how)
 
 
 def test_a_second_companion_finds_everything_in_the_store(home, monkeypatch):
@@ -71,11 +71,11 @@ def test_a_second_companion_finds_everything_in_the_store(home, monkeypatch):
 def test_samples_of_the_study_are_candidates_of_its_first_images(home):
     c = Companion("smoke", 0, QUICK)
     images = c.study_images.images[:5]
-    how = {"mix_weight": 0.5, "k": 2, "steps": 4, "eta": 0.5, "n": 5}
+    how = {"mix_weight": 0.5, "mix_skips": 0, "k": 2, "steps": 4, "eta": 0.5, "n": 5}
     found = {below: c.get(StudySamples, mix_below=below, **how) for below in (1000, 600)}
     for below, samples in found.items():
         assert np.array_equal(
-            samples, interpolate(c.unet, images, 0.5, below, 2, 4, 0.5, 0, "fp32")
+            samples, interpolate(c.unet, images, 0.5, below, 0, 2, 4, 0.5, 0, "fp32")
         )
     assert not np.array_equal(*found.values())
 

@@ -37,6 +37,8 @@ REFUSED = [
     ({"candidates.mix_weight": float("nan")}, "nan"),
     ({"candidates.mix_weight": 1e999}, "inf"),
     ({"candidates.mix_below": 0}, "mix_below=0"),
+    ({"candidates.mix_skips": -1}, "mix_skips=-1"),
+    ({"candidates.mix_skips": 5}, "mix_skips=5: the UNet has 4 skip connections"),
     ({"candidates.mix_below": 1001}, "mix_below=1001"),
     ({"candidates.mix_below": 2.5}, "mix_below=2.5"),
     ({"simclr.lr": float("inf")}, "inf"),

@@ -49,7 +49,15 @@ WITHOUT_ANOTHER_VALUE = {
 GIVEN = {
     AnchorSamples: {"n": 8, "k": 1},
     Snapshot: {"share": 0.25},
-    StudySamples: {"mix_weight": 0.5, "mix_below": 600, "k": 1, "steps": 4, "eta": None, "n": 8},
+    StudySamples: {
+        "mix_weight": 0.5,
+        "mix_below": 600,
+        "mix_skips": 0,
+        "k": 1,
+        "steps": 4,
+        "eta": None,
+        "n": 8,
+    },
 }
 
 

@@ -106,6 +106,7 @@ SMOKE = Profile("smoke")
         ({"classifier.lr": SMOKE.classifier.lr + 1}, {"supervised"}),
         ({"candidates.k": SMOKE.candidates.k + 1}, {"bank", *CLSP}),
         ({"candidates.mix_below": SMOKE.candidates.mix_below - 1}, {"bank", *CLSP}),
+        ({"candidates.mix_skips": 4}, {"bank", *CLSP}),
         ({"class_candidates.k": SMOKE.class_candidates.k + 1}, BY_CLASS),
         ({"class_candidates.guidance": SMOKE.class_candidates.guidance + 1}, BY_CLASS),
         ({"rcg_candidates.k": SMOKE.rcg_candidates.k + 1}, {"r bank", "RCG"}),
@@ -279,6 +280,7 @@ def test_the_key_holds_the_precision_that_was_asked_for_and_the_manifest_what_it
 def test_banks_hold_the_candidates_of_their_anchors_batch_by_batch(home):
     batch = {"candidates.batch": 100, "class_candidates.batch": 100}
     own = {"candidates.k": 2, "candidates.steps": 2, "candidates.mix_below": 500}
+    own |= {"candidates.mix_skips": 1}
     c = Companion("smoke", 0, QUICK | batch | own)
     images, labels = c.data.train.images, c.data.train.labels
     of_anchors, of_classes = c.get(InterpolatedBank), c.get(ClassBank)
@@ -289,7 +291,7 @@ def test_banks_hold_the_candidates_of_their_anchors_batch_by_batch(home):
     for i in range(3):
         rows, seed = slice(100 * i, 100 * (i + 1)), seed_for(0, "bank", i)
         expected = interpolate(
-            c.unet, images[rows], how.mix_weight, 500, 2, how.steps, how.eta, seed, "fp32"
+            c.unet, images[rows], how.mix_weight, 500, 1, 2, how.steps, how.eta, seed, "fp32"
         )
         assert np.array_equal(of_anchors[rows], expected)
         expected = conditional_samples(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clsp_utils.config import UNetShape
+from clsp_utils.config import ConfigError, UNetShape
 from clsp_utils.diffusion import build_unet, sample, sampling
 from clsp_utils.diffusion import unet as halves
 from clsp_utils.positives import interpolate
@@ -21,8 +21,9 @@ def unet():
     return build_unet(UNetShape(channels=(8, 16), groups=4), 8).eval()
 
 
-def make(unet, mix_weight, k=3, anchors=ANCHORS, eta=None, seed=7, mix_below=1000):
-    return interpolate(unet, anchors, mix_weight, mix_below, k, STEPS, eta, seed, "fp32")
+def make(unet, mix_weight, k=3, anchors=ANCHORS, eta=None, seed=7, mix_below=1000, mix_skips=0):
+    how = (mix_weight, mix_below, mix_skips, k, STEPS, eta, seed, "fp32")
+    return interpolate(unet, anchors, *how)
 
 
 @pytest.fixture
@@ -60,9 +61,10 @@ def test_all_noise_is_plain_sampling_bit_for_bit(unet, eta):
     assert not np.array_equal(make(unet, 0.5, eta=eta), plain.reshape(5, 3, 8, 8, 3))
 
 
+@pytest.mark.parametrize("mix_skips", [0, 1, 3, 4])  # 4 are all
 @pytest.mark.parametrize("w", [0.0, 0.3])
-def test_the_decoder_gets_the_mixed_middle_and_the_skips_of_the_noise_branch(unet, calls, w):
-    make(unet, w)
+def test_the_decoder_gets_the_mixed_middle_and_so_many_mixed_skips(unet, calls, w, mix_skips):
+    make(unet, w, mix_skips=mix_skips)
     assert len(calls["decode"]) == STEPS
     for (_, t_anchor, anchor), (_, t, noise), (h, skips, temb) in zip(
         calls["anchor"], calls["noise"], calls["decode"], strict=True
@@ -72,7 +74,11 @@ def test_the_decoder_gets_the_mixed_middle_and_the_skips_of_the_noise_branch(une
         if w == 0:
             assert torch.equal(h, h_anchor)
         torch.testing.assert_close(h, w * noise.h + (1 - w) * h_anchor)
-        assert len(skips) == len(noise.skips) and all(map(torch.equal, skips, noise.skips))
+        assert len(skips) == len(noise.skips) == 4
+        assert all(map(torch.equal, skips[: 4 - mix_skips], noise.skips))
+        for i in range(1, mix_skips + 1):  # from the innermost, which the encoder made last
+            of_anchor = anchor.skips[-i].repeat_interleave(3, 0)
+            torch.testing.assert_close(skips[-i], w * noise.skips[-i] + (1 - w) * of_anchor)
         assert torch.equal(temb, noise.temb)
 
 
@@ -106,7 +112,7 @@ def test_a_bound_below_all_time_steps_is_plain_sampling_bit_for_bit(unet, w, eta
 
 
 @torch.no_grad()
-def slowly(unet, mix_weight, mix_below, k, eta, seed):
+def slowly(unet, mix_weight, mix_below, mix_skips, k, eta, seed):
     """Candidates by DDIM written from its equations (arXiv 2010.02502), an anchor at a time."""
     g, of_anchors = generator(seed, "noise branch"), generator(seed, "anchor noise")
     anchors = torch.from_numpy(ANCHORS).permute(0, 3, 1, 2) / 127.5 - 1
@@ -121,6 +127,9 @@ def slowly(unet, mix_weight, mix_below, k, eta, seed):
                 own = halves.encode(unet, (a.sqrt() * anchor + (1 - a).sqrt() * noised[i])[None], t)
                 for j in range(i * k, (i + 1) * k):
                     h[j] = mix_weight * h[j] + (1 - mix_weight) * own.h[0]
+                    for s in range(1, mix_skips + 1):
+                        mixed = mix_weight * skips[-s][j] + (1 - mix_weight) * own.skips[-s][0]
+                        skips[-s][j] = mixed
         eps = halves.decode(unet, h, skips, temb)
         x0 = ((x - (1 - a).sqrt() * eps) / a.sqrt()).clamp(-1, 1)
         sigma = eta * ((1 - a_before) / (1 - a) * (1 - a / a_before)).sqrt()
@@ -130,15 +139,24 @@ def slowly(unet, mix_weight, mix_below, k, eta, seed):
     return x.view(len(anchors), k, 8, 8, 3).numpy()
 
 
+@pytest.mark.parametrize("mix_skips", [0, 2])
 @pytest.mark.parametrize("mix_below", [249, 250, 499, 500, 749, 1000])
-def test_candidates_against_a_slow_loop(unet, mix_below):
-    found = make(unet, 0.3, k=2, eta=0.5, mix_below=mix_below)
-    expected = slowly(unet, 0.3, mix_below, 2, 0.5, 7)
-    assert np.abs(found - expected).max() <= 1  # rounding
+def test_candidates_against_a_slow_loop(unet, mix_below, mix_skips):
+    found = make(unet, 0.3, k=2, eta=0.5, mix_below=mix_below, mix_skips=mix_skips)
+    expected = slowly(unet, 0.3, mix_below, mix_skips, 2, 0.5, 7)
+    assert np.abs(found.astype(int) - expected).max() <= 1  # rounding
     assert (found == expected).mean() > 0.99
-    # Enough shades that a step more or less with the anchor would show.
-    other = slowly(unet, 0.3, {249: 1000}.get(mix_below, 249), 2, 0.5, 7)
-    assert np.abs(found - other).max() > 3
+    # Enough shades that a step, or a skip connection, more or less with the anchor would show.
+    others = [slowly(unet, 0.3, {249: 1000}.get(mix_below, 249), mix_skips, 2, 0.5, 7)]
+    if mix_below > 249:
+        others.append(slowly(unet, 0.3, mix_below, mix_skips + 1, 2, 0.5, 7))
+    for other in others:
+        assert np.abs(found.astype(int) - other).max() > 3
+
+
+def test_more_skips_than_there_are_is_refused(unet):
+    with pytest.raises(ConfigError, match="^mix_skips=5: this UNet has 4 skip connections.$"):
+        make(unet, 0.3, mix_skips=5)
 
 
 def test_candidates_of_an_anchor_share_its_encoding_and_differ(unet, calls):
