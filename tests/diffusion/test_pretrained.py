@@ -22,15 +22,21 @@ from networks_of_others import (
 )
 from torch import nn
 
-from clsp_utils.diffusion import decode, encode, mix, pretrained
+from clsp_utils.diffusion import decode, encode, pretrained
 from clsp_utils.diffusion.pretrained import load_diffusion, unet_misfit, weights_digest
-from clsp_utils.runtime import WeightsError
+from clsp_utils.positives import mix_in_anchor
+from clsp_utils.runtime import WeightsError, generator
+
+ALPHA_BAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
 
 SHAPES = {
     "one level": dict(channels=(16,)),
     "two levels": dict(channels=(8, 16)),
     "three levels, attention in the middle one": dict(channels=(8, 16, 16), attention=(1,)),
     "four levels as published, thinner": dict(channels=(32, 64, 64, 64), attention=(1,), groups=32),
+    "STL-10's as published, thinner": dict(
+        channels=(32, 64, 96, 128), attention=(1, 2, 3), groups=32, blocks=3
+    ),
     "attention everywhere": dict(channels=(8, 24), attention=(0, 1), groups=4),
     "attention at the last level": dict(channels=(16, 8, 8), attention=(2,), groups=2),
     "one block a level": dict(channels=(8, 16, 16), attention=(1,), blocks=1),
@@ -50,12 +56,21 @@ def test_the_authors_unet_plain_and_mixed(shape):
         expected = theirs(x, ts)
         assert expected.std() > 0.1  # or the tolerance says nothing
         torch.testing.assert_close(ours(x, ts).sample, expected, rtol=0, atol=1e-4)
-        (h, skips, temb), (h_anchor, *_) = theirs.encode(x, ts), theirs.encode(anchor, ts)
-        mixed = theirs.decode(0.1 * h + 0.9 * h_anchor, skips, temb)
-        features = encode(ours, x, t)
-        h = mix(features.h, encode(ours, anchor, t).h, 0.1)
-        torch.testing.assert_close(decode(ours, *features._replace(h=h)), mixed, rtol=0, atol=1e-4)
-        assert (mixed - expected).abs().max() > 1e-2
+        fresh, a = torch.randn(anchor.shape, generator=generator(0)), ALPHA_BAR[t]
+        noised = a.sqrt() * anchor + (1 - a).sqrt() * fresh
+        (h, skips, temb), (h_anchor, skips_anchor, _) = (
+            theirs.encode(x, ts),
+            theirs.encode(noised, ts),
+        )
+        outputs = [expected]
+        for n in range(3):  # skip connections, from the innermost
+            if n:
+                skips[-n] = 0.1 * skips[-n] + 0.9 * skips_anchor[-n]
+            outputs.append(theirs.decode(0.1 * h + 0.9 * h_anchor, skips, temb))
+            edit = mix_in_anchor(ours, anchor, 0.1, 1000, n, 1, generator(0))
+            found = decode(ours, *edit(encode(ours, x, t), torch.tensor(t)))
+            torch.testing.assert_close(found, outputs[-1], rtol=0, atol=2e-4)
+            assert (outputs[-1] - outputs[-2]).abs().max() > 1e-2
 
 
 def test_group_norms_divide_by_what_pytorch_does():
