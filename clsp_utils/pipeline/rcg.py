@@ -46,6 +46,10 @@ class Representation(Stage, name="representation"):
         f = extract_features(backbone, data.train.images, data.statistics, self.precision)
         np.save(job.out / "r.npy", standardise(f.numpy()))
 
+    def stand_in(self) -> np.ndarray:
+        n, n_features = len(self.encoder.data.train), self.encoder.untrained().backbone.n_features
+        return np.zeros((n, n_features), np.float32)
+
     def load(self, artifact: Artifact) -> np.ndarray:
         return np.load(artifact / "r.npy")
 
@@ -68,6 +72,9 @@ class Clusters(Stage, Clustering, name="clusters"):
         r = job.get(self.representation)
         np.save(job.out / "clusters.npy", cluster(r, self.n_clusters, self.seed))
 
+    def stand_in(self) -> np.ndarray:
+        return np.arange(len(self.representation.encoder.data.train)) % self.n_clusters
+
     def load(self, artifact: Artifact) -> np.ndarray:
         return np.load(artifact / "clusters.npy")
 
@@ -83,6 +90,10 @@ class RepresentationDiffusion(ConditionalDiffusion, name="representation-diffusi
 
     def condition(self, job: Job) -> np.ndarray:
         return job.get(self.representation)
+
+    @property
+    def condition_size(self) -> tuple[int, int]:
+        return 0, self.representation.stand_in().shape[1]
 
     def load(self, artifact: Artifact) -> Any:
         """The UNet in eval mode, on the device."""
@@ -107,6 +118,10 @@ class ClusterDiffusion(ConditionalDiffusion, name="cluster-diffusion"):
 
     def condition(self, job: Job) -> np.ndarray:
         return job.get(self.clusters)
+
+    @property
+    def condition_size(self) -> tuple[int, int]:
+        return self.clusters.n_clusters, 0
 
 
 # positives ----------------------------------------------------------------------------------------

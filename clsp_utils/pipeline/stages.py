@@ -270,6 +270,19 @@ class ConditionalDiffusion(TrainedDiffusion):
         """What the model is conditioned on: classes `(N,)`, or fp32 vectors `(N, D)`."""
         raise NotImplementedError
 
+    @property
+    def condition_size(self) -> tuple[int, int]:
+        """How many classes (0: no classes), and how many numbers a vector has (0: no vectors)."""
+        raise NotImplementedError
+
+    def stand_in(self) -> Any:
+        """An untrained UNet."""
+        from clsp_utils.diffusion import build_unet
+        from clsp_utils.runtime import to_device
+
+        unet = build_unet(self.unet, self.data.size, *self.condition_size, self.beta_end)
+        return to_device(unet.eval())
+
     def train(self, job: Job, cfg: Diffusion) -> tuple:
         from clsp_utils.diffusion import train
 
@@ -295,6 +308,14 @@ class ClassDiffusion(TrainedByOthers, ConditionalDiffusion, name="class-diffusio
     def condition(self, job: Job) -> np.ndarray:
         return self.data.train.labels
 
+    @property
+    def condition_size(self) -> tuple[int, int]:
+        return int(self.data.train.labels.max()) + 1, 0
+
+    def stand_in(self) -> Any:
+        """An untrained UNet, or that of others."""
+        return self._theirs(Path(self.source)) if self.source else super().stand_in()
+
     def make(self, job: Job) -> None:
         if self.source:  # kept as it came, since diffusers has no such UNet
             shutil.copyfile(self.source, job.out / self._kept)
@@ -307,12 +328,13 @@ class ClassDiffusion(TrainedByOthers, ConditionalDiffusion, name="class-diffusio
 
     def load(self, artifact: Artifact) -> Any:
         """The UNet in eval mode, on the device."""
+        return self._theirs(artifact / self._kept) if self.source else super().load(artifact)
+
+    def _theirs(self, weights: Path) -> Any:
         from clsp_utils.diffusion import load_conditional
         from clsp_utils.runtime import to_device
 
-        if not self.source:
-            return super().load(artifact)
-        unet = load_conditional(artifact / self._kept)
+        unet = load_conditional(weights)
         unet.register_to_config(sample_size=self.data.size)
         return to_device(unet)
 
@@ -730,6 +752,9 @@ class Pretrained(Seeded, name="pretrain"):
         n_classes = int(self.data.train.labels.max()) + 1
         own = build_method(self.method, self.settings, n_classes, self.own_seed).encoder.eval()
         return Joined(self.earlier.untrained(), own).eval() if self.earlier else own
+
+    def stand_in(self) -> Any:
+        return self.untrained()
 
     def load(self, artifact: Artifact) -> Any:
         """The trained encoder, in eval mode."""

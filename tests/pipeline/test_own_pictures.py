@@ -11,7 +11,7 @@ import torch
 from least_work import FP32, QUICK
 from PIL import Image
 
-from clsp_utils.config import ConfigError
+from clsp_utils.config import METHODS, ConfigError
 from clsp_utils.contrastive import load_exported
 from clsp_utils.data import DataError, Survey, survey
 from clsp_utils.pipeline import (
@@ -22,6 +22,7 @@ from clsp_utils.pipeline import (
     Pretrained,
     Profile,
     Scores,
+    Stage,
     companion_of,
     export_encoder,
     fitting,
@@ -179,6 +180,18 @@ def test_time_is_told_for_all_that_is_missing_and_nothing_is_made(home):
     c.artifact(DiffusionModel)
     again = c.pipeline.estimate(plan)
     assert [cost.stage for cost in again] == [cost.stage for cost in costs[1:]]
+
+
+def test_time_is_told_for_every_method_and_every_kind_of_stage_from_nothing(home):
+    c = Companion("smoke", 0, QUICK)
+    plan = [c.stage(Pretrained, method=method) for method in METHODS]
+    costs = c.pipeline.estimate(plan)
+    told = {cost.stage for cost in costs}
+    assert told >= {f"pretrain {method}" for method in METHODS}
+    long = {name for name, kind in Stage.kinds.items() if kind.n_steps is not Stage.n_steps}
+    assert long - {"pretrain", "samples"} == told - {name for name in told if " " in name}
+    assert all(np.isfinite(cost.minutes) for cost in costs)
+    assert not list(home.rglob("manifest.json"))
 
 
 def test_what_cannot_be_made_is_refused_before_it_is_timed(home, tmp_path):

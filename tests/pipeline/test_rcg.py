@@ -80,6 +80,16 @@ def test_banks_hold_samples_of_each_anchors_own_condition(home):
             settings = (1, 1, how.eta, how.guidance, seed_for(0, "bank", i), "fp32")
             expected = conditional_samples(model, condition[rows], *settings)
             assert np.array_equal(found[rows], expected)
+        # What stands in for them in trials has their shapes.
+        in_its_place = c.stage(of).stand_in()
+        assert in_its_place.shape == condition.shape
+        assert in_its_place.dtype.kind == condition.dtype.kind
+        assert shapes_of(c.stage(unet).stand_in()) == shapes_of(model)
+    assert shapes_of(c.stage(ClassDiffusion).stand_in()) == shapes_of(c.get(ClassDiffusion))
+
+
+def shapes_of(unet):
+    return {name: value.shape for name, value in unet.state_dict().items()}
 
 
 def test_the_model_of_vectors_is_read_as_it_was_trained(home, monkeypatch):
