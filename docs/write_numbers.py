@@ -129,8 +129,11 @@ def story() -> Iterator[Sentence]:
     yield Sentence(
         RESULTS,
         "With the anchor at t < 200 only, match falls to {:.2f} and agreement to {:.2f}; at "
-        "t < 100 to {:.2f} and {:.2f};",
-        tuple(times.loc[t, what] for t in (200, 100) for what in ("background_match", "agreement")),
+        "t < 100 to {:.2f} and {:.2f}; beyond t = 400 agreement stays, and match rises to {:.2f} (",
+        (
+            *(times.loc[t, what] for t in (200, 100) for what in ("background_match", "agreement")),
+            times.background_match[1000],
+        ),
     )
 
     skips = table("04_mix_skips").set_index("mix_skips").loc[1:4]
@@ -165,6 +168,11 @@ def story() -> Iterator[Sentence]:
             silent.edges,
         ),
     )
+    yield Sentence(
+        RESULTS,
+        "The mean of `h` over images leaves {:.0f} %, that over positions {:.0f} % (",
+        tuple(100 * masks.same_as_plain[["h = mean", "h flat"]]),
+    )
 
     paired = table("06_paired").set_index(["method", "rival", "metric"])
     n_alone = int((paired.difference.abs() > paired.half_width).sum())
@@ -179,7 +187,7 @@ def story() -> Iterator[Sentence]:
         README,
         "({} seeds, {} models, points, 95 %): SimCLR by {:+.1f} linear ({:.1f} to {:.1f}) and "
         f"{{:+.1f}} kNN ({{:.1f}} to {{:.1f}}); one more augmented view by {GAIN} and {GAIN}; the "
-        f"anchor in other colours by {GAIN} and {GAIN}. {{}} of {{}} such differences stand after "
+        f"anchor in other colours by {GAIN} and {GAIN}. {{}} of {{}} differences stand after "
         "Holm's correction.",
         (
             word(int(many.seeds.iloc[0])),
