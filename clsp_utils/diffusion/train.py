@@ -30,7 +30,9 @@ def train(
     beta_end: float = BETAS["beta_end"],
     condition_lr: float = 1.0,
 ) -> tuple[UNet2DModel, np.ndarray]:
-    """Trains the UNet by `|| eps - eps_theta(x_t, t) ||^2`; resumes from `work` if it can.
+    """Trains the UNet by `w_t || eps - eps_theta(x_t, t) ||^2`; resumes from `work` if it can.
+
+    w_t is `min_snr_weight`; 1 where `cfg.snr_gamma` is 0, as in the paper.
 
     A share `cfg.recoloured_pairs` of each batch are pairs: one image in two random colourings, at
     one t, under two noises. The two exchange their mid-block features. Loss and learning rate go to

@@ -23,7 +23,7 @@ def background_match(images: np.ndarray, background: np.ndarray) -> float:
 
 
 def edges(images: np.ndarray) -> float:
-    """Mean absolute difference of neighbouring pixels: strokes have sharp edges, backgrounds few.
+    """Mean absolute difference of neighbouring pixels: strokes have sharp edges, waves soft ones.
 
     Args:
         images: `(N, H, W, 3)`, in grey levels of 255.
