@@ -145,7 +145,7 @@ def test_guess_of_another_kind_is_told(said, guess, measured, hint):
 @pytest.mark.parametrize(
     "guess, choices, wrong",
     [
-        ({"h = 0": ("lost", "keept")}, ("kept", "lost"), "'keept'"),
+        ({"h = 0": ("lost", "gone")}, ("kept", "lost"), "'gone'"),
         ([1, 2, 3], [1, 2, 4], "3"),
         ([1, [2, "four"]], [1, 2, 4], "'four'"),
         ("7", range(8), "'7'"),
