@@ -11,7 +11,9 @@ from collections.abc import Callable, Collection
 from functools import wraps
 from typing import Any
 
+import numpy as np
 from scipy import stats
+from torch import Tensor
 
 from clsp_utils.book.checks import Wrong, printed, sentence
 
@@ -49,6 +51,7 @@ def predict(name: str, guess: Any, choices: Collection[Any] = ()) -> None:
         choices: what a guess, or each entry of a list or dictionary, may be; empty = anything.
     """
     _GUESSES.pop(name, None)
+    guess = _plain(guess)
     try:
         others = [one for one in _entries(_asked(guess)) if choices and one not in choices]
     except NotYet as empty:
@@ -60,6 +63,15 @@ def predict(name: str, guess: Any, choices: Collection[Any] = ()) -> None:
         return
     _GUESSES[name] = guess
     print(f"{name}: kept; it will stand beside what is measured.")
+
+
+def _plain(guess: Any) -> Any:
+    """A guess with lists in the place of arrays, and Python's numbers in that of theirs."""
+    if isinstance(guess, dict):
+        return {key: _plain(part) for key, part in guess.items()}
+    if type(guess) in (list, tuple):
+        return type(guess)(map(_plain, guess))
+    return guess.tolist() if hasattr(guess, "tolist") else guess
 
 
 def _entries(guess: Any) -> list[Any]:
@@ -102,7 +114,7 @@ def _beside(guess: Any, truth: Any) -> str:
         return "\n".join([f"{alike} of {len(truth)} as you said", *lines])
     line = f"you said {printed(guess)}, measured {printed(truth)}"
     if isinstance(truth, list):
-        if sorted(guess) != sorted(truth):
+        if not isinstance(guess, (list, tuple)) or sorted(guess) != sorted(truth):
             raise Wrong(f"the guess must hold each of {sorted(truth)} once")
         if len(truth) > 1:
             places = [guess.index(one) for one in truth]
@@ -139,7 +151,7 @@ def _watched(function: Callable, part: str) -> Callable:
     @wraps(function)
     def call(*arguments: Any) -> Any:
         try:
-            out = function(*arguments)
+            out = function(*map(_copied, arguments))
         except (NotYet, Wrong):
             raise
         except Exception as error:
@@ -151,6 +163,13 @@ def _watched(function: Callable, part: str) -> Callable:
         return _asked(out, part)
 
     return call
+
+
+def _copied(given: Any) -> Any:
+    """A copy of numbers, into which an answer may write."""
+    if isinstance(given, Tensor):
+        return given.clone()
+    return given.copy() if isinstance(given, np.ndarray) else given
 
 
 def _told(error: Exception) -> str:

@@ -97,6 +97,14 @@ def test_interrupt_ends_a_check():
         check("04.1", mine)
 
 
+def test_answer_may_write_into_what_it_is_given(said):
+    def mine(h, h_anchor, w):
+        h *= w
+        return h.add_((1 - w) * h_anchor)
+
+    assert said(check, "04.1", mine).startswith("✓")
+
+
 def test_function_that_an_answer_returns_is_watched_too(said):
     def make(low, edit):
         return lambda features, t: 1 / 0
@@ -118,6 +126,9 @@ def test_function_that_an_answer_returns_is_watched_too(said):
         ([1, 2, 4], [4, 2, 1], "you said [1, 2, 4], measured [4, 2, 1]; rank correlation -1.00"),
         ([1, 2, 4], [1, 2, 4], "rank correlation 1.00"),
         ([1], [1], "you said [1], measured [1]\n"),
+        (np.array([1, 2, 4]), [1, 2, 4], "you said [1, 2, 4], measured [1, 2, 4]; rank"),
+        (torch.tensor([1, 2]), [1, 2], "you said [1, 2], measured [1, 2]; rank"),
+        ([np.int64(1), 2], [1, 2], "you said [1, 2], measured"),
         ({"a": "kept", "b": "lost"}, {"a": "kept", "b": "kept"}, "1 of 2 as you said\n  a: you"),
     ],
 )
@@ -133,7 +144,8 @@ def test_guess_stands_beside_what_is_measured(said, guess, measured, expected):
         ([1, 2], [1, 2, 3], "each of [1, 2, 3] once"),
         ({"a": 1}, {"a": 1, "b": 2}, "an entry for each of a, b"),
         (5, {"a": 1}, "an entry for each of a"),
-        (5, [1, 2], "cannot be compared"),
+        (5, [1, 2], "each of [1, 2] once"),
+        ([1, "two"], [1, 2], "cannot be compared"),
     ],
 )
 def test_guess_of_another_kind_is_told(said, guess, measured, hint):
@@ -149,6 +161,7 @@ def test_guess_of_another_kind_is_told(said, guess, measured, hint):
         ([1, 2, 3], [1, 2, 4], "3"),
         ([1, [2, "four"]], [1, 2, 4], "'four'"),
         ("7", range(8), "'7'"),
+        (np.array([1, 2, 3]), [1, 2, 4], "3"),
     ],
 )
 def test_guess_that_is_no_choice_is_refused_at_once(said, guess, choices, wrong):
@@ -185,14 +198,21 @@ def test_guess_that_is_taken_back_is_gone(said):
         ([[1, 2]], "the shape is (1, 2), and (2,) is expected"),
         (3, "the shape is (), and (2,) is expected"),
         ([np.nan, 2], "off by up to nan"),
-        ("text", "numbers are expected, and this is text"),
+        ("text", "here: numbers are expected, and this is text"),
         ([0.1, 0.2], "tenth"),
+        ([100.005, 200.004], "^here: not percent$"),
+        ([100.02, 200], "^here: off by up to 198"),
     ],
 )
 def test_compare_names_the_mistake(found, told):
     mistakes = {"exchanged": [2, 1], "tenth": np.array([0.1, 0.2])}
     with pytest.raises(Wrong, match=told.replace("(", r"\(").replace(")", r"\)")):
-        compare(found, [1, 2], mistakes)
+        compare(found, [1, 2], mistakes, percent="not percent", part="here")
+
+
+def test_compare_asks_for_one_number():
+    with pytest.raises(Wrong, match=r"^one number is expected, and the shape of this is \(2,\)$"):
+        compare([1, 2], 1)
 
 
 def test_compare_takes_what_is_right():

@@ -21,6 +21,8 @@ def compare(
     mistakes: Mapping[str, Any] | None = None,
     otherwise: str = "",
     within: float = 1e-4,
+    percent: str = "",
+    part: str = "",
 ) -> None:
     """Compares numbers of any shape with the right ones, and with what usual mistakes give.
 
@@ -29,14 +31,25 @@ def compare(
         mistakes: sentence -> what one finds by that mistake; the one that fits best is told.
         otherwise: what to say if none fits; by default how far the answer is off.
         within: largest difference that counts as none.
+        percent: what to say of shares that are given in percent, rounded as coarsely.
+        part: of an answer of several, the one that this is; it stands before the sentence.
 
     Raises:
         Wrong: the answer is another.
     """
+    try:
+        _compare(found, right, mistakes or {}, otherwise, within, percent)
+    except Wrong as told:
+        raise Wrong(f"{part}: {told}" if part else str(told)) from None
+
+
+def _compare(
+    found: Any, right: Any, mistakes: Mapping[str, Any], otherwise: str, within: float, percent: str
+) -> None:
     answer, truth = _numbers(found), _numbers(right)
     if _close(answer, truth, within):
         return
-    found_by = {told: _numbers(value) for told, value in (mistakes or {}).items()}
+    found_by = {told: _numbers(value) for told, value in mistakes.items()}
     near = {
         told: np.abs(answer - value).max()
         for told, value in found_by.items()
@@ -44,6 +57,10 @@ def compare(
     }
     if near:
         raise Wrong(min(near, key=near.__getitem__))
+    if percent and _close(answer, 100 * truth, 100 * within):
+        raise Wrong(percent)
+    if answer.shape != truth.shape and not truth.shape:
+        raise Wrong(f"one number is expected, and the shape of this is {answer.shape}")
     if answer.shape != truth.shape:
         raise Wrong(f"the shape is {answer.shape}, and {truth.shape} is expected")
     off = np.abs(answer - truth).max()
