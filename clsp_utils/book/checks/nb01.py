@@ -46,18 +46,29 @@ def names(
     """
     rows, n = noised.shape[:2]
     truth = labels.reshape(rows, n)
-    for t, said in zip(times, entries(answer, *times), strict=True):
-        if len(said) != n:
-            raise Wrong(f"t = {t}: {len(said)} labels for {n} images")
+    said = [_labels(t, own, n) for t, own in zip(times, entries(answer, *times), strict=True)]
     if (labels < 0).any():
         raise Wrong("not all of these images have a label, so nobody can say who is right")
     seen = companion.judge.classify(noised.reshape(-1, *noised.shape[2:])).reshape(rows, n)
     lines = (
-        f"  t = {t}: you {np.sum(np.asarray(answer[t]) == own)} of {n}, "
-        f"the classifier {np.sum(machine == own)} of {n}"
-        for t, own, machine in zip(times, truth, seen, strict=True)
+        f"  t = {t}: you {np.sum(own == right)} of {n}, "
+        f"the classifier {np.sum(machine == right)} of {n}"
+        for t, own, right, machine in zip(times, said, truth, seen, strict=True)
     )
     return "\n".join([f"chance is 1 in {companion.data.train.n_classes_present}", *lines])
+
+
+def _labels(t: int, said: Any, n: int) -> np.ndarray:
+    """The n labels of a row, `(n,)`; digits of a text count as well."""
+    try:
+        labels = np.array([int(label) for label in said])
+    except (TypeError, ValueError):
+        raise Wrong(f"t = {t}: a list of {n} labels is expected") from None
+    if isinstance(said, (set, frozenset)):
+        raise Wrong(f"t = {t}: a set has no order; give a list of {n} labels")
+    if len(labels) != n:
+        raise Wrong(f"t = {t}: {len(labels)} labels for {n} images")
+    return labels
 
 
 def loss_shares(answer: Any, errors: Tensor, t: Tensor) -> str:
@@ -81,15 +92,15 @@ def loss_shares(answer: Any, errors: Tensor, t: Tensor) -> str:
     for name, found in (("plain", plain), ("min-SNR", weighted)):
         right = shares[name]
         mistakes = {
-            f"{name}: these are the shares of {other[name]}": shares[other[name]],
-            f"{name}: give shares that sum to 1, not percent": 100 * right,
-            f"{name}: divide by the sum over all four quarters": sums[name],
-            f"{name}: give each quarter's own share, not the sum up to there": right.cumsum(),
+            f"these are the shares of {other[name]}": shares[other[name]],
+            "divide by the sum over all four quarters": sums[name],
+            "give each quarter's own share, not the sum up to there": right.cumsum(),
         }
         if name == "min-SNR":
             clamped = by_quarter(errors * snr.clamp(max=5))
-            mistakes["min-SNR: the weight is min(SNR, 5) divided by SNR"] = clamped / clamped.sum()
-        compare(found, right, mistakes, within=0.03)
+            mistakes["the weight is min(SNR, 5) divided by SNR"] = clamped / clamped.sum()
+        percent = "give shares that sum to 1, not percent"
+        compare(found, right, mistakes, within=0.03, percent=percent, part=name)
     told = (f"{name} {' '.join(f'{x:.0%}' for x in share)}" for name, share in shares.items())
     return f"from small t to large: {'; '.join(told)}"
 

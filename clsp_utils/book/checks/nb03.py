@@ -81,7 +81,6 @@ def chance_level(answer: Any, plain: np.ndarray, bare: np.ndarray) -> str:
     p, q = (np.bincount(x, minlength=n) / len(x) for x in (plain, bare))
     right = float(p @ q)
     mistakes = {
-        "give a share in [0, 1], not percent": 100 * right,
         "a tenth would be right if all digits were named equally often": 0.1,
         "that is p with itself; the second image is a bare background": float(p @ p),
         "that is q with itself; the first image is a plain sample": float(q @ q),
@@ -90,7 +89,8 @@ def chance_level(answer: Any, plain: np.ndarray, bare: np.ndarray) -> str:
             np.mean(plain[: len(bare)] == bare[: len(plain)])
         ),
     }
-    compare(answer, right, mistakes, within=0.005)
+    percent = "give a share in [0, 1], not percent"
+    compare(answer, right, mistakes, within=0.005, percent=percent)
     most = int(q.argmax())
     return f"chance is {right:.1%}; in bare backgrounds the judge says {most} in {q[most]:.0%}"
 

@@ -41,6 +41,9 @@ def nt_xent_in_six_lines(answer: Callable) -> str:
         "each vector is still compared with itself: leave the diagonal out of the sum": (
             F.cross_entropy(cosines / temperature, partner)
         ),
+        "a logit of 0 on the diagonal still counts, as exp(0) = 1: -inf leaves it out": (
+            F.cross_entropy((cosines / temperature).fill_diagonal_(0), partner)
+        ),
         "the temperature is missing": nt_xent(z1, z2, 1.0),
         "divide by the temperature, in place of multiplying with it": nt_xent(z1, z2, 2.0),
         "the partner of row i is row i + N, and of row i + N row i": F.cross_entropy(
@@ -87,17 +90,20 @@ def term_and_gradient(answer: Any) -> str:
         "this is the mean cosine; the term is 2 - 2 cos": (z * z3).sum(1).mean(),
         "there is no temperature in it": right / 0.2,
     }
-    compare(term(z, z3), right, mistakes)
+    compare(term(z, z3), right, mistakes, part="term")
     variable = z.clone().requires_grad_()
     (expected,) = torch.autograd.grad(clsp_term(variable, z3), variable)
     mistakes = {
         "the 1/N of the mean is missing": len(z) * expected,
+        "divide by N, not by all N * D numbers: each anchor's features are summed": (
+            expected / z.shape[1]
+        ),
         "the factor 2 of the square is missing": expected / 2,
         "the sign is wrong: the term grows away from z3": -expected,
         "that is the gradient of 2 - 2 cos, which agrees along the sphere only": -2 * z3 / len(z),
         "give it for each number of z, (N, D)": expected.sum(1),
     }
-    compare(gradient(z, z3), expected, mistakes)
+    compare(gradient(z, z3), expected, mistakes, part="gradient")
     return "both agree with autograd: each z is pulled straight towards its z3"
 
 
@@ -107,9 +113,11 @@ def collapse(answer: Any, runs: Callable[[], pd.DataFrame]) -> str:
     Args:
         runs: trains and gives columns weight (lambda), spread, rank_me.
     """
-    table = runs()
+    if not isinstance(answer, (set, frozenset, list, tuple)):
+        raise Wrong("give a set, such as {0, 100}; set() if none of them does")
+    answer, table = set(answer), runs()
     weights = set(table.weight)
-    if not (isinstance(answer, (set, frozenset)) and answer <= weights):
+    if not answer <= weights:
         raise Wrong(f"give a set of some of {printed(weights)}, such as {{{max(weights):g}}}")
     lines = (
         f"  lambda = {row.weight:g}: spread {row.spread:.3f}, RankMe {row.rank_me:.1f}"
@@ -150,14 +158,12 @@ def right_and_wrong(
         other = (z1 * z3.roll(1, 0)).sum(1).numpy()
         right = _means(cosine, keeps)
         mistakes = {
-            f"{method}: right and wrong are exchanged": right[::-1],
-            f"{method}: take the projections, not the features of the backbone": _means(
-                between, keeps
-            ),
-            f"{method}: that is the view of another anchor's candidate": _means(other, keeps),
+            "right and wrong are exchanged": right[::-1],
+            "take the projections, not the features of the backbone": _means(between, keeps),
+            "that is the view of another anchor's candidate": _means(other, keeps),
         }
-        hint = f"{method}: take z of view 1 and of view 3, row by row, then the mean over each kind"
-        compare(pair, right, mistakes, hint, within=0.01)
+        hint = "take z of view 1 and of view 3, row by row, then the mean over each kind"
+        compare(pair, right, mistakes, hint, within=0.01, part=method)
         told.append(f"{method}: right {right[0]:.2f}, wrong {right[1]:.2f}")
     return f"{'; '.join(told)} ({keeps.mean():.0%} of {len(keeps)} candidates are right)"
 
@@ -177,7 +183,7 @@ def align_and_spread(answer: Any) -> str:
         "sum over the features, then the mean over pairs": (u1 - u2).square().mean(),
         "this is the cosine: ||u1 - u2||^2 is 2 - 2 cos": (u1 * u2).sum(1).mean(),
     }
-    compare(align(z1, z2), evaluation.alignment(z1, z2), mistakes)
+    compare(align(z1, z2), evaluation.alignment(z1, z2), mistakes, part="alignment")
     squares = torch.cdist(u1, u1).square()
     pairs = squares[~torch.eye(len(u1), dtype=torch.bool)]
     mistakes = {
@@ -188,7 +194,7 @@ def align_and_spread(answer: Any) -> str:
         "take the logarithm of the mean, not the mean of the logarithms": (-2 * pairs).mean(),
         "bring the rows to length 1 first": ((-2 * F.pdist(z1).square()).exp().mean().log()),
     }
-    compare(uniform(z1), evaluation.uniformity(z1), mistakes)
+    compare(uniform(z1), evaluation.uniformity(z1), mistakes, part="uniformity")
     return "both are the package's; 06 asks whether such numbers foresee accuracy"
 
 

@@ -32,11 +32,11 @@ def optimism(
     worst = np.array([min(own.values()) for own in scores.values()])
     mistakes = {
         "the sign is wrong: the best k on the test images cannot be worse there": taken - best,
-        "give shares in [0, 1], not points": 100 * (best - taken),
         "that is the best minus the worst k": best - worst,
         "that is the accuracy at the best k; subtract the one at the chosen k": best,
     }
-    compare(found, best - taken, mistakes, within=1e-3)
+    percent = "give shares in [0, 1], not points"
+    compare(found, best - taken, mistakes, within=1e-3, percent=percent)
     points = ", ".join(f"{100 * x:.1f}" for x in best - taken)
     return (
         f"{points} points, mean {100 * (best - taken).mean():.1f}: never below 0, by construction"
@@ -64,16 +64,20 @@ def interval_by_hand(answer: Any) -> str:
             "2.5 % lie on either side: the quantile is at 0.975": (
                 stats.t.ppf(0.95, n - 1) * spread / np.sqrt(n)
             ),
+            "the quantile of few seeds is that of t, not 1.96; and std(ddof=1) divides by n - 1": (
+                1.96 * values.std() / np.sqrt(n)
+            ),
             "half the width, please": 2 * right,
         }
-        compare(
-            interval(values), [mean, right], {told: [mean, half] for told, half in halves.items()}
-        )
+        by_half = {told: [mean, half] for told, half in halves.items()}
+        ends = [mean - right, mean + right]
+        by_half["give the mean and half the width, not the two ends"] = ends
+        compare(interval(values), [mean, right], by_half, part="interval")
     draws = np.random.default_rng(1).normal(size=(2000, 3))
     own = np.mean([abs(mean) <= half for mean, half in map(interval, draws)])
     with_normal = 2 * stats.t.cdf(1.96, 2) - 1  # closed form: mean / standard error has a t
     mistakes = {
-        "give a share in [0, 1], not percent": 100 * with_normal,
+        "that is how often the 0 lies outside": 1 - with_normal,
         "that is what one hopes for: count how often mean - half <= 0 <= mean + half": 0.95,
         "the standard deviation divides by n - 1 here: std(ddof=1)": (
             2 * stats.t.cdf(1.96 * np.sqrt(2 / 3), 2) - 1
@@ -82,7 +86,9 @@ def interval_by_hand(answer: Any) -> str:
             2 * stats.t.cdf(1.96 * np.sqrt(3), 2) - 1
         ),
     }
-    compare(covers, with_normal, mistakes, "draw more often: a few thousand times", within=0.02)
+    percent = "give a share in [0, 1], not percent"
+    count = "draw a few thousand times, and count how often mean - half <= 0 <= mean + half"
+    compare(covers, with_normal, mistakes, count, 0.02, percent, "covers")
     return f"with three seeds 1.96 covers {with_normal:.0%} of the time, your interval {own:.0%}"
 
 
@@ -134,9 +140,12 @@ def seeds_for_a_point(answer: Any, differences: np.ndarray) -> str:
     n = 2
     while half(n) > 1:
         n += 1
-    if not isinstance(answer, (int, float, np.number)):
+    if not isinstance(answer, (int, float, np.number)) or not np.isfinite(answer):
         raise Wrong("give one number of seeds")
-    if abs(answer - n) > 1:
+    if answer < 2:
+        raise Wrong("two seeds at least: one alone says nothing of the spread")
+    found = half(round(float(answer)))
+    if found > 1.05 or answer > 1.1 * n + 1:  # an estimate need not be exact
         mistakes = {
             "that is 1.96 in the place of t, which is larger with few seeds": (1.96 * spread) ** 2,
             "the half-width falls with the root of n, so n goes with the square": 1.96 * spread,
@@ -145,7 +154,8 @@ def seeds_for_a_point(answer: Any, differences: np.ndarray) -> str:
         for told, value in mistakes.items():
             if abs(answer - value) <= 1:
                 raise Wrong(told)
-        raise Wrong(f"{answer:g} seeds give {half(max(2, round(float(answer)))):.2f} points")
+        enough = "more are needed" if found > 1 else "fewer are enough"
+        raise Wrong(f"{answer:g} seeds give ± {found:.2f} points: {enough}")
     have = len(differences)
     return f"{n} seeds give ± {half(n):.2f} points; the {have} we have give ± {half(have):.2f}"
 

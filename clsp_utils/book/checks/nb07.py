@@ -20,7 +20,8 @@ def collapsed(answer: Any, features: np.ndarray) -> str:
         "sum the variances over the features": trace / features.shape[1],
         "the covariance divides by N - 1": float(features.var(0).sum()),
     }
-    compare(answer, trace, mistakes, within=1e-5 * trace)
+    rounded = min(5e-4, 0.4 / len(features))  # as a share, and less than N for N - 1 changes
+    compare(answer, trace, mistakes, within=rounded * trace)
     return f"{trace:.4g}: to be right on average is not enough, variety counts"
 
 
@@ -30,9 +31,11 @@ def smallest_p(answer: Any) -> str:
         "two-sided: the mirror image of the best order is as extreme": 1 / factorial(4),
         "four moments have 4! orders": 2 / 2**4,
         "that is for three moments": 2 / factorial(3),
+        "that is for six moments": 2 / factorial(6),
         "p is at least the share of orders that are as extreme, and so never 0": 0.0,
     }
-    compare(answer, 2 / factorial(4), mistakes, within=1e-3)
+    percent = "give a share in [0, 1], not percent"
+    compare(answer, 2 / factorial(4), mistakes, within=5e-3, percent=percent)
     return f"{2 / factorial(4):.3f}: four points can never be significant at 0.05"
 
 

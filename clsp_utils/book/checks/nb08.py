@@ -16,13 +16,13 @@ def agreement(answer: Any) -> str:
     n = sum(SIZES)
     right = sum(size**2 for size in SIZES) / n**2
     mistakes = {
-        "give a share in [0, 1], not percent": 100 * right,
         "that is the purity, the share of the largest class": max(SIZES) / n,
         "each class counts by its size, not as a third": 1 / 3,
         "divide once more: both the anchor and the sample are drawn from the cluster": n * right,
         "that is the chance to differ": 1 - right,
     }
-    compare(answer, right, mistakes, within=1e-3)
+    percent = "give a share in [0, 1], not percent"
+    compare(answer, right, mistakes, within=5e-3, percent=percent)
     return f"{right:.3f}, less than the purity of {max(SIZES) / n:.3f}"
 
 

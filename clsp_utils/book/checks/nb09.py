@@ -16,17 +16,17 @@ def two_accuracies(answer: Any) -> str:
     labels = torch.tensor([0] * 90 + [1] * 10)
     cat = torch.zeros(100, dtype=torch.int64)
     right = accuracy(cat, labels), mean_per_class(cat, labels)
+    percent = "give a share in [0, 1], not percent"
+    mistakes = {"that is the mean per class": right[1]}
+    count = "count the images that are named rightly"
+    compare(top1, right[0], mistakes, count, percent=percent, part="top-1")
     mistakes = {
-        "top-1: that is the mean per class": right[1],
-        "give shares in [0, 1], not percent": 100 * right[0],
+        "the dogs count as much as the cats, and none is right": right[0],
+        "the accuracy of the dogs belongs to the mean, too": 1.0,
+        "divide the sum by the number of classes": 0.9 / 2,
     }
-    compare(top1, right[0], mistakes, "top-1: count the images that are named rightly")
-    mistakes = {
-        "mean per class: the dogs count as much as the cats, and none is right": right[0],
-        "mean per class: the accuracy of the dogs belongs to the mean, too": 1.0,
-        "mean per class: divide the sum by the number of classes": 0.9 / 2,
-    }
-    compare(per_class, right[1], mistakes, "mean per class: the mean of 90 of 90 and 0 of 10")
+    mean = "the mean of 90 of 90 and 0 of 10"
+    compare(per_class, right[1], mistakes, mean, percent=percent, part="mean per class")
     return f"top-1 {right[0]:.2f}, mean per class {right[1]:.2f}, which is guessing between two"
 
 
@@ -41,6 +41,9 @@ def r2(answer: Callable) -> str:
         "that is the share that is missed: 1 minus it": 1 - right,
         "each channel has a fraction of its own, and then comes the mean": (
             1 - missed.sum() / around.sum()
+        ),
+        "each channel has a mean and a fraction of its own, and then comes the mean of those": (
+            1 - missed.sum() / ((y - y.mean()) ** 2).sum()
         ),
         "the mean of y is that of each channel, over the rows": (
             1 - (missed.sum(0) / ((y - y.mean()) ** 2).sum(0)).mean()
@@ -59,7 +62,8 @@ def r2(answer: Callable) -> str:
         ),
     }
     compare(answer(y, predicted), right, mistakes)
-    compare(answer(y, -y), (1 - 4 * (y**2).sum(0) / around.sum(0)).mean())
+    worse = (1 - 4 * (y**2).sum(0) / around.sum(0)).mean()
+    compare(answer(y, -y), worse, {"it may be negative: do not cut it off at 0": 0.0})
     return f"R² = {printed(float(right))}; of a prediction worse than the mean it is negative"
 
 

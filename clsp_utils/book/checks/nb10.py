@@ -43,20 +43,24 @@ def copies(answer: Any) -> str:
     score, too_good = entries(answer, "score", "too good")
     share, without = 0.2, 0.6
     right = share + (1 - share) * without
+    percent = "give a share in [0, 1], not percent"
     mistakes = {
-        "score: that is without copies; the copies are right nearly always": without,
-        "score: only the pictures without a copy can be wrong": share + without,
-        "score: the copies count too, and are right": (1 - share) * without,
-        "score: give a share in [0, 1], not percent": 100 * right,
-        "score: a picture with a copy is right, whatever the others are": 1 - share * without,
+        "that is without copies; the copies are right": without,
+        "only the pictures without a copy can be wrong": share + without,
+        "the copies count too, and are right": (1 - share) * without,
+        "a picture with a copy is right, whatever the others are": 1 - share * without,
     }
-    compare(score, right, mistakes, "score: the copies are right, of the others 60 %", 1e-3)
+    sum_of_both = "the copies are right, of the others 60 %"
+    compare(score, right, mistakes, sum_of_both, 1e-3, percent, "score")
     mistakes = {
-        "too good: not all copies are gained, 60 % of them would have been right anyway": share,
-        "too good: in points, not as a share of the score": (right - without) / without,
-        "too good: what is said minus what is true": without - right,
+        "not all copies are gained, 60 % of them would have been right anyway": share,
+        "the difference of the two scores, not its ratio to one of them": (
+            (right - without) / without
+        ),
+        "what is said minus what is true": without - right,
     }
-    compare(too_good, right - without, mistakes, "too good: the score minus 0.6", 1e-3)
+    difference = "the score minus 0.6"
+    compare(too_good, right - without, mistakes, difference, 1e-3, percent, "too good")
     return f"it says {right:.2f}, which is {right - without:.2f} too good"
 
 

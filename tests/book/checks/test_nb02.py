@@ -57,6 +57,13 @@ def cosines(train, test):
     return F.normalize(test, dim=1) @ F.normalize(train, dim=1).T
 
 
+def one_vote_a_class(cosine, labels, k):
+    best, rows = cosine.topk(k, dim=1)
+    votes = torch.zeros(len(cosine), 5)
+    votes[torch.arange(len(cosine))[:, None], labels[rows]] += sharp(best)
+    return votes.argmax(1)
+
+
 @pytest.mark.parametrize(
     "answer, part",
     [
@@ -76,7 +83,9 @@ def cosines(train, test):
         ),
         (lambda x, y, z, k: vote(cosines(x, z), y, 1, sharp), "only the nearest"),
         (lambda x, y, z, k: vote(cosines(x, z), y, len(x), sharp), "all anchors vote"),
-        (lambda x, y, z, k: y[:100], "✗"),
+        (lambda x, y, z, k: cosines(x, z).argmax(1), "these are rows of anchors"),
+        (lambda x, y, z, k: one_vote_a_class(cosines(x, z), y, k), "keeps one of several votes"),
+        (lambda x, y, z, k: y[:100], "another class for some images"),
     ],
 )
 def test_knn(said, answer, part):
@@ -91,6 +100,14 @@ def shuffle(h, per_image, g):
     return x[:, :, torch.randperm(x.shape[2], generator=g)].view(h.shape)
 
 
+def shuffle_in_place(h, per_image, g):
+    x = h.flatten(2)  # shares its numbers with h
+    for i in range(len(x) if per_image else 1):
+        rows = i if per_image else slice(None)
+        x[rows] = x[rows][..., torch.randperm(x.shape[2], generator=g)]
+    return x.view(h.shape)
+
+
 def each_channel(h, per_image, g):
     return torch.cat([shuffle(h[:, [c]], per_image, g) for c in range(h.shape[1])], 1)
 
@@ -99,6 +116,8 @@ def each_channel(h, per_image, g):
     "answer, part",
     [
         (shuffle, "✓"),
+        (shuffle_in_place, "✓"),
+        (lambda h, per_image, g: shuffle(h, per_image, g).numpy(), "✓"),
         (lambda h, per_image, g: shuffle(h, False, g), "needs an order of its own"),
         (lambda h, per_image, g: shuffle(h, True, g), "the same for all images"),
         (lambda h, per_image, g: h, "nothing has moved"),
@@ -206,4 +225,16 @@ def test_knows_what_is_no_r2(said):
     ],
 )
 def test_licensed(said, answer, part):
+    assert part in said("02.6", answer)
+
+
+@pytest.mark.parametrize(
+    "answer, part",
+    [
+        (["B", "E", "F"], "✓"),
+        ("BEF", "a set of some of ['A', 'B', 'C', 'D', 'E', 'F']"),
+        (["B", "G"], "a set of some of"),
+    ],
+)
+def test_letters_in_a_list_are_a_set_as_well(said, answer, part):
     assert part in said("02.6", answer)

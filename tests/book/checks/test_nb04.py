@@ -110,12 +110,14 @@ COMPANION = SimpleNamespace(
             0.3,
             0.1,
             "✓ 04.3: promised 30%, measured 10% (chance 10%): "
-            "the straight line is 20 points too high",
+            "the straight line is 20 points too high, which may be chance: 8 samples are known to "
+            "± 21\n",
         ),
         (0.3, None, "not yet"),
         (0.9, 0.1, "that is the curve at w = 0.1"),
         (0.15, 0.1, "that is the background match"),
-        (30, 0.1, "not percent"),
+        (30, 0.1, "promised: give a share in [0, 1], not percent"),
+        (0.3, 10, "measured: give a share in [0, 1], not percent"),
         (0.5, 0.1, "with np.interp"),
         (0.3, 0.3, "that is the promise"),
         (0.3, 0.9, "these samples are at w = 0.1"),
@@ -184,6 +186,7 @@ def test_window(said, only_from, match, part):
     "answer, part",
     [
         (lambda agreement, match: agreement * (1 - match), "✓ 04.5: it chooses w = 0.8; run"),
+        (lambda agreement, match: min(agreement, 1 - match), "✓ 04.5: it chooses w = "),
         (lambda agreement, match: agreement + match, "more background match must give less"),
         (lambda agreement, match: agreement, "more background match must give less"),
         (lambda agreement, match: -match, "more agreement must give more"),

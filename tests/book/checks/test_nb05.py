@@ -54,6 +54,14 @@ class WrongGradient(torch.autograd.Function):
         (lambda a, b, t: F.cross_entropy(logits(a, b, t), partners(len(a))), "✓"),
         (lambda a, b, t: F.cross_entropy(logits(a, b, t, -1e9), partners(len(a))), "✓"),
         (with_itself, "compared with itself"),
+        (
+            lambda a, b, t: F.cross_entropy(logits(a, b, t, 0), partners(len(a))),
+            "a logit of 0 on the diagonal still counts",
+        ),
+        (
+            lambda a, b, t: F.cross_entropy(logits(a, b, t), partners(len(a)), reduction="none"),
+            "one number is expected, and the shape of this is (12,)",
+        ),
         (lambda a, b, t: nt_xent(a, b, 1.0), "the temperature is missing"),
         (lambda a, b, t: nt_xent(a, b, 1 / t), "divide by the temperature"),
         (
@@ -92,6 +100,7 @@ def gradient(z, z3):
         (lambda z, z3: (z * z3).sum(1).mean(), gradient, "the mean cosine"),
         (lambda z, z3: clsp_term(z, z3) / 0.2, gradient, "no temperature"),
         (clsp_term, lambda z, z3: 2 * (z - z3), "1/N of the mean is missing"),
+        (clsp_term, lambda z, z3: 2 * (z - z3) / z.numel(), "gradient: divide by N, not by all"),
         (clsp_term, lambda z, z3: (z - z3) / len(z), "the factor 2"),
         (clsp_term, lambda z, z3: 2 * (z3 - z) / len(z), "the sign is wrong"),
         (clsp_term, lambda z, z3: -2 * z3 / len(z), "along the sphere only"),
@@ -114,7 +123,9 @@ def runs():
         (set(), "✓ 05.3: you said none, measured [10, 100]"),
         (None, "not yet"),
         ({5}, "a set of some of [0, 1, 10, 100]"),
-        ([10], "a set of some of"),
+        ([10, 100], "✓ 05.3: you said [10, 100], measured [10, 100]"),
+        ({}, "give a set, such as {0, 100}"),
+        (10, "give a set, such as {0, 100}"),
     ],
 )
 def test_collapse(said, answer, part):
@@ -122,7 +133,9 @@ def test_collapse(said, answer, part):
 
 
 def test_nothing_is_trained_before_there_is_a_guess(said):
-    assert "not yet" in said("05.3", None, runs=lambda: pytest.fail("was trained"))
+    for answer in (None, 10, "10", {}):
+        text = said("05.3", answer, runs=lambda: pytest.fail("was trained"))
+        assert "not yet" in text or "give a set" in text
 
 
 class Network(nn.Module):
@@ -201,7 +214,7 @@ def pairs(z):
         (evaluation.alignment, lambda z: (-2 * pairs(z)).exp().mean().log(), "✓"),
         (lambda a, b: None, evaluation.uniformity, "not yet"),
         (lambda a, b: (a - b).square().sum(1).mean(), None, "not yet"),
-        (lambda a, b: (a - b).square().sum(1).mean(), max, "rows to length 1"),
+        (lambda a, b: (a - b).square().sum(1).mean(), max, "alignment: bring the rows to length"),
         (lambda a, b: (unit(a) - unit(b)).norm(dim=1).mean(), max, "the square of the distance"),
         (lambda a, b: F.mse_loss(unit(a), unit(b)), max, "sum over the features"),
         (lambda a, b: (unit(a) * unit(b)).sum(1).mean(), max, "this is the cosine"),
@@ -221,7 +234,7 @@ def pairs(z):
         (
             evaluation.alignment,
             lambda z: (-2 * torch.pdist(z).square()).exp().mean().log(),
-            "rows to length 1",
+            "uniformity: bring the rows to length 1",
         ),
     ],
 )

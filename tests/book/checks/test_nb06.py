@@ -20,6 +20,7 @@ CHOSEN = {0: 5, 1: 5}
         ({0: 0.02, 1: None}, "not yet"),
         ({0: -0.02, 1: 0.0}, "the sign is wrong"),
         ({0: 2.0, 1: 0.0}, "not points"),
+        ({0: 1.96, 1: 0.04}, "not points"),
         ({0: 0.12, 1: 0.15}, "the best minus the worst"),
         ({0: 0.82, 1: 0.75}, "subtract the one at the chosen k"),
         ({0: 0.02}, "a dictionary with 0, 1"),
@@ -51,11 +52,15 @@ COVERS = 2 * stats.t.cdf(1.96, 2) - 1
         (lambda x: half(x, freedom=0), COVERS, "n - 1 degrees of freedom"),
         (lambda x: half(x, quantile=0.95), COVERS, "the quantile is at 0.975"),
         (lambda x: (np.mean(x), 2 * half(x)[1]), COVERS, "half the width"),
-        (half, 81.1, "not percent"),
+        (lambda x: (np.mean(x), 1.96 * np.std(x) / len(x) ** 0.5), COVERS, "of t, not 1.96; and"),
+        (lambda x: np.mean(x) + half(x)[1] * np.array([-1, 1]), COVERS, "not the two ends"),
+        (half, 81.1, "covers: give a share in [0, 1], not percent"),
+        (half, 82, "not percent"),
+        (half, 0.19, "the 0 lies outside"),
         (half, 0.95, "what one hopes for"),
         (half, 2 * stats.t.cdf(1.96 * np.sqrt(2 / 3), 2) - 1, "std(ddof=1)"),
         (half, 2 * stats.t.cdf(1.96 * np.sqrt(3), 2) - 1, "divide by sqrt(3)"),
-        (half, 0.5, "draw more often"),
+        (half, 0.5, "draw a few thousand times"),
     ],
 )
 def test_interval_by_hand(said, interval, covers, part):
@@ -85,6 +90,12 @@ def hochberg(p):
     return np.minimum.accumulate(steps[::-1])[::-1][order.argsort()]
 
 
+def holm_in_place(p):
+    order = p.argsort()
+    p[order] = np.maximum.accumulate(p[order] * falling(p))
+    return p.clip(max=1)
+
+
 @pytest.mark.parametrize(
     "answer, part",
     [
@@ -99,6 +110,7 @@ def hochberg(p):
         (lambda p: stepped(p, falling(p), restore=False), "in the order in which they came"),
         (lambda p: stepped(p, falling(p)[::-1], accumulate=False, clip=False), "counts m times"),
         (hochberg, "Benjamini"),
+        (holm_in_place, "✓"),
     ],
 )
 def test_holm(said, answer, part):
@@ -113,7 +125,11 @@ def test_holm(said, answer, part):
         (None, "not yet"),
         (4, "the half-width falls with the root of n"),
         (70, "half the width is to be one point"),
-        (10, "10 seeds give 1.5"),
+        (10, "10 seeds give ± 1.52 points: more are needed"),
+        (30, "30 seeds give ± 0.80 points: fewer are enough"),
+        (1, "two seeds at least"),
+        (-3, "two seeds at least"),
+        (np.nan, "one number of seeds"),
         ("many", "one number of seeds"),
     ],
 )
@@ -125,6 +141,14 @@ def test_seeds_for_a_point(said, answer, part):
 def test_seeds_by_the_normal_quantile_are_too_few(said):
     differences = 1.02 * np.array([-1.0, 0.0, 1.0])  # 4.0 by 1.96, 7 by t
     assert "1.96 in the place of t" in said("06.4", 4, differences=differences)
+
+
+@pytest.mark.parametrize(
+    "spread, answer, mark", [(0.2, 2, "✗"), (0.2, 3, "✓"), (0.2, 4, "✓"), (10, 400, "✓")]
+)
+def test_an_estimate_of_seeds_need_not_be_exact(said, spread, answer, mark):
+    differences = spread * np.array([-1.0, 0.0, 1.0])
+    assert said("06.4", answer, differences=differences).startswith(mark)
 
 
 def perplexity(sigma, log=torch.log):

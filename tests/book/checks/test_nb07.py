@@ -11,6 +11,8 @@ TRACE = np.cov(FEATURES.T).trace()
     "answer, part",
     [
         (TRACE, "✓"),
+        (float(f"{TRACE:.4g}"), "✓"),
+        (np.cov(FEATURES.T), "one number is expected, and the shape of this is (4, 4)"),
         (None, "not yet"),
         (0, "one picture has no spread"),
         (np.sqrt(TRACE), "a square already"),
@@ -28,6 +30,9 @@ def test_collapsed(said, answer, part):
     "answer, part",
     [
         (1 / 12, "✓"),
+        (0.08, "✓"),
+        (8.3, "not percent"),
+        (1 / 360, "for six moments"),
         (1 / 24, "the mirror image"),
         (1 / 8, "4! orders"),
         (1 / 3, "for three moments"),

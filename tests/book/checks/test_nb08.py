@@ -10,7 +10,9 @@ RIGHT = (40**2 + 15**2 + 5**2) / 60**2
     [
         (RIGHT, "✓ 08.1: 0.514, less than the purity of 0.667"),
         (None, "not yet"),
+        (0.51, "✓"),
         (100 * RIGHT, "not percent"),
+        (51, "not percent"),
         (2 / 3, "that is the purity"),
         (1 / 3, "not as a third"),
         (60 * RIGHT, "divide once more"),

@@ -11,7 +11,8 @@ from sklearn.metrics import r2_score
         (0.9, 0.5, "✓ 09.1: top-1 0.90, mean per class 0.50"),
         (0.9, None, "not yet"),
         (0.5, 0.9, "top-1: that is the mean per class"),
-        (90, 50, "not percent"),
+        (90, 50, "top-1: give a share in [0, 1], not percent"),
+        (0.9, 50, "mean per class: give a share in [0, 1], not percent"),
         (0.8, 0.5, "count the images"),
         (0.9, 0.9, "the dogs count as much"),
         (0.9, 1.0, "the accuracy of the dogs"),
@@ -46,7 +47,8 @@ def correlation(y, p):
         (correlation, "the squared correlation"),
         (lambda y, p: r2(y, p, mean=0).mean(), "not around 0"),
         (r2, "one number is asked for"),
-        (lambda y, p: max(0, r2(y, p).mean()), "off by up to"),
+        (lambda y, p: 1 - ((y - p) ** 2).sum() / ((y - y.mean()) ** 2).sum(), "a mean and a"),
+        (lambda y, p: max(0, r2(y, p).mean()), "do not cut it off"),
     ],
 )
 def test_r2(said, answer, part):

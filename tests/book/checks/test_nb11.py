@@ -57,6 +57,7 @@ def test_mv_dhel(said, answer, part):
         (1 / (1 + math.exp(-2.0)), "squared already"),
         (1 / (1 + math.exp(0.5**0.5 - 1.5**0.5)), "and stay so"),
         (math.exp(1.5), "divide by the sum"),
+        (73, "not percent"),
     ],
 )
 def test_weight(said, answer, part):
