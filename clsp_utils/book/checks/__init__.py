@@ -5,7 +5,8 @@ said of a right answer, and raises `Wrong` with one sentence for another. `CHECK
 has them by the number of their exercise.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,11 @@ def entries(answer: Any, *names: Any) -> list[Any]:
     if not isinstance(answer, dict) or set(answer) != set(names):
         raise Wrong(f"a dictionary with {', '.join(map(str, names))} is expected")
     return [answer[name] for name in names]
+
+
+def returns_nothing(function: Callable, *arguments: Any) -> bool:
+    """Whether a student's function returns None there, which else stands for an empty stub."""
+    return inspect.unwrap(function)(*arguments) is None
 
 
 def printed(x: Any) -> str:

@@ -86,7 +86,7 @@ def loss_shares(answer: Any, errors: Tensor, t: Tensor) -> str:
         "plain": by_quarter(errors),
         "min-SNR": by_quarter(errors * min_snr_weight(noise_schedule(), t, 5.0)),
     }
-    shares = {name: x / x.sum() for name, x in sums.items()}
+    shares, counts = {name: x / x.sum() for name, x in sums.items()}, by_quarter(torch.ones(len(t)))
     other = {"plain": "min-SNR", "min-SNR": "plain"}
     snr = noise_schedule().alphas_cumprod[t] / (1 - noise_schedule().alphas_cumprod[t])
     for name, found in (("plain", plain), ("min-SNR", weighted)):
@@ -94,6 +94,7 @@ def loss_shares(answer: Any, errors: Tensor, t: Tensor) -> str:
         mistakes = {
             f"these are the shares of {other[name]}": shares[other[name]],
             "divide by the sum over all four quarters": sums[name],
+            "these are means; divide each by the sum of all four": sums[name] / counts,
             "give each quarter's own share, not the sum up to there": right.cumsum(),
         }
         if name == "min-SNR":
@@ -131,8 +132,17 @@ def ddim_step(answer: Callable, unet: UNet2DModel, noise: Tensor) -> str:
         "the square roots are missing where x0 and eps meet": a_s * x0 + (1 - a_s) * eps,
         "clip the guess of x0, not the noisy image": _step(x, eps, a_t, a_s).clamp(-1, 1),
         "x0 follows from x minus the noise, not plus": _step(x, -eps, a_t, a_s),
+        "what is left without the noise is sqrt(a_t) x0: divide by it": (
+            a_s.sqrt() * (a_t.sqrt() * x0).clamp(-1, 1) + (1 - a_s).sqrt() * eps
+        ),
+        "clip the guess of x0 to [-1, 1], not to [0, 1]": (
+            a_s.sqrt() * x0.clamp(0, 1) + (1 - a_s).sqrt() * eps
+        ),
     }
-    compare(answer(x, eps, a_t, a_s), _step(x, eps, a_t, a_s), mistakes)
+    found, again = (torch.as_tensor(answer(x, eps, a_t, a_s)) for _ in range(2))
+    if not torch.equal(found, again):
+        raise Wrong("two calls come to two results: noise the guess with eps, not with new noise")
+    compare(found, _step(x, eps, a_t, a_s), mistakes)
     compare(
         answer(x, eps, a_t, one), x0, otherwise="with the true noise, a step to a_s = 1 gives x0"
     )
@@ -148,7 +158,8 @@ def ddim_step(answer: Callable, unet: UNet2DModel, noise: Tensor) -> str:
     x, times = noise.to(unet.device), range(999, -1, -100)
     for t in times:
         after = alpha_bar[t - 100] if t > 100 else one
-        x = answer(x, unet(x, t).sample, alpha_bar[t].to(x.device), after.to(x.device))
+        step = answer(x, unet(x, t).sample, alpha_bar[t].to(x.device), after.to(x.device))
+        x = torch.as_tensor(step).to(noise)
     package = sample(unet, noise, len(times), 0.0, generator("01.4"), "fp32")
     off = (to_uint8(x).cpu().int() - package.int()).abs().max().item()
     if off > 1:

@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from clsp_utils.book.checks import Wrong, compare, entries
+from clsp_utils.book.checks import Wrong, compare, entries, returns_nothing
 from clsp_utils.diffusion import Edit, Features, sample
 from clsp_utils.runtime import generator
 
@@ -114,6 +114,9 @@ def decided(
     if not callable(made):
         raise Wrong("silence_from must return an edit, a function of features and t")
     features = _features()
+    made(features, torch.tensor(500))  # an empty stub ends here
+    if returns_nothing(made, features, torch.tensor(100)):
+        raise Wrong("below tau the edit returns nothing: let it return the features as they are")
     silent = [not made(features, torch.tensor(t)).h.any() for t in (100, 499, 500, 900)]
     if silent == [True, True, False, False]:
         raise Wrong("it silences at t < tau, the late steps; the early ones are t >= tau")

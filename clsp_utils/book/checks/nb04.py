@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from torch import Tensor
 
-from clsp_utils.book.checks import Wrong, compare, entries
+from clsp_utils.book.checks import Wrong, compare, entries, returns_nothing
 from clsp_utils.data import Images, to_diffusion_range, to_uint8
 from clsp_utils.diffusion import (
     BETAS,
@@ -54,10 +54,14 @@ def two_lines(answer: Callable, unet: UNet2DModel, anchors: np.ndarray, w: float
     own = encode_noised(unet, x_anchor, t, generator("04.2"))
     noise = torch.randn(x_anchor.shape, generator=generator("04.2")).to(unet.device)
     hardly = noise_schedule().add_noise(x_anchor, noise, torch.zeros(len(x), dtype=torch.long))
+    mixed_skips = tuple(mix(*pair, share) for pair in zip(skips, own.skips, strict=True))
     right = decode(unet, mix(h, own.h, share), skips, temb)
     mistakes = {
         "the skips are the anchor's: with them its own image comes back": decode(
             unet, mix(h, own.h, share), own.skips, temb
+        ),
+        "only the middle is mixed: the skips are those of the noise branch alone": decode(
+            unet, mix(h, own.h, share), mixed_skips, temb
         ),
         REVERSED: decode(unet, mix(own.h, h, share), skips, temb),
         "the anchor must be noised to t before it is encoded": decode(
@@ -77,7 +81,9 @@ def two_lines(answer: Callable, unet: UNet2DModel, anchors: np.ndarray, w: float
         if not torch.equal(again, first):
             raise Wrong("draw the anchor's noise with g: it now comes from elsewhere") from None
         if torch.equal(first, second):
-            raise Wrong("the noise is reused: draw the anchor's anew at each step") from None
+            raise Wrong(
+                "each step sees the same noise, or none: draw the anchor's from g, anew each time"
+            ) from None
         raise
     ddim = DDIMScheduler(**BETAS, timestep_spacing="trailing", clip_sample=True)
     ddim.set_timesteps(10)
@@ -157,6 +163,9 @@ def window(
     made = only_from(500, silence)
     if not callable(made):
         raise Wrong("only_from must return an edit, a function of features and t")
+    made(features, torch.tensor(500))  # an empty stub ends here
+    if returns_nothing(made, features, torch.tensor(100)):
+        raise Wrong("below `low` the edit returns nothing: let it return the features as they are")
     edited = {t: not made(features, torch.tensor(t)).h.any() for t in (100, 499, 500, 900)}
     if edited == {100: True, 499: True, 500: False, 900: False}:
         raise Wrong("it acts below `low`; here the anchor takes part early, at t >= low")

@@ -105,6 +105,11 @@ def test_loss_shares(said, plain, weighted, part):
     assert part in text
 
 
+def test_means_are_no_shares(said):
+    answer = {"plain": np.array(sums(4 * ERRORS)) / 25, "min-SNR": shares(ERRORS * WEIGHT)}
+    assert "plain: these are means" in said("01.3", answer, errors=4 * ERRORS, t=T)
+
+
 def ddim(x, eps, a_t, a_s):
     guess = ((x - (1 - a_t).sqrt() * eps) / a_t.sqrt()).clamp(-1, 1)
     return a_s.sqrt() * guess + (1 - a_s).sqrt() * eps
@@ -119,6 +124,22 @@ def with_other_noise(x, eps, a_t, a_s):
     return a_s.sqrt() * guess + (1 - a_s).sqrt() * (x - a_t.sqrt() * guess) / (1 - a_t).sqrt()
 
 
+def numpy_ddim(x, eps, a_t, a_s):
+    return ddim(x, eps, a_t, a_s).numpy()
+
+
+def undivided(x, eps, a_t, a_s):
+    return a_s.sqrt() * (x - (1 - a_t).sqrt() * eps).clamp(-1, 1) + (1 - a_s).sqrt() * eps
+
+
+def with_new_noise(x, eps, a_t, a_s):
+    return a_s.sqrt() * clean(x, eps, a_t, a_s) + (1 - a_s).sqrt() * torch.randn_like(x)
+
+
+def to_one(x, eps, a_t, a_s):
+    return a_s.sqrt() * clean(x, eps, a_t, a_s).clamp(min=0) + (1 - a_s).sqrt() * eps
+
+
 def clean(x, eps, a_t, a_s):
     return ((x - (1 - a_t).sqrt() * eps) / a_t.sqrt()).clamp(-1, 1)
 
@@ -127,6 +148,10 @@ def clean(x, eps, a_t, a_s):
     "answer, part",
     [
         (ddim, "✓"),
+        (numpy_ddim, "✓"),
+        (undivided, "divide by it"),
+        (with_new_noise, "not with new noise"),
+        (to_one, "not to [0, 1]"),
         (lambda x, eps, a_t, a_s: ddim(x, eps, a_s, a_t), "are exchanged"),
         (clean, "noise it again"),
         (

@@ -135,6 +135,12 @@ FROM = silence_if(lambda t, tau: t >= tau)
         (FROM, None, "not yet"),
         (FROM, 250, "tau is one of [100, 300, 500, 1000]"),
         (lambda tau: None, 300, "not yet"),
+        (lambda tau: lambda f, t: None, 300, "not yet"),
+        (
+            lambda tau: lambda f, t: silence(f, t) if t >= tau else None,
+            300,
+            "below tau the edit returns nothing",
+        ),
         (lambda tau: silence, 300, "silence h at all t >= tau"),
         (lambda tau: torch.zeros(1), 300, "must return an edit"),
         (silence_if(lambda t, tau: t < tau), 300, "the early ones are t >= tau"),

@@ -40,6 +40,16 @@ def lines(mixes=None, of_anchor=None, anchor_skips=False):
     return answer
 
 
+def mixed_skips(unet, x, x_anchor, t, w, g):
+    (h, skips, temb), own = encode(unet, x, t), encode_noised(unet, x_anchor, t, g)
+    both = tuple(w * one + (1 - w) * other for one, other in zip(skips, own.skips))
+    return decode(unet, w * h + (1 - w) * own.h, both, temb)
+
+
+def mixed_pixels(unet, x, x_anchor, t, w, g):
+    return decode(unet, *encode(unet, w * x + (1 - w) * x_anchor, t))
+
+
 def noised_to_zero(unet, x, t, g):
     noise = torch.randn(x.shape, generator=g)
     zero = torch.zeros(len(x), dtype=torch.long)
@@ -52,13 +62,15 @@ def noised_to_zero(unet, x, t, g):
         (lines(), "✓"),
         (lambda *given: None, "not yet"),
         (lines(anchor_skips=True), "the skips are the anchor's"),
+        (mixed_skips, "only the middle is mixed"),
+        (mixed_pixels, "each step sees the same noise, or none"),
         (lines(lambda h, a, w: (1 - w) * h + w * a), "the direction is reversed"),
         (lines(of_anchor=lambda unet, x, t, g: encode(unet, x, t)), "must be noised to t"),
         (lines(of_anchor=noised_to_zero), "noised to step 0"),
         (lines(lambda h, a, w: h), "the anchor is not mixed in"),
         (
             lines(of_anchor=lambda unet, x, t, g: encode_noised(unet, x, t, generator("mine"))),
-            "the noise is reused",
+            "each step sees the same noise, or none",
         ),
         (
             lines(
@@ -168,6 +180,12 @@ def early(t, low):
         (only_if(early), match_of(early), "✓"),
         (only_if(early), None, "not yet"),
         (lambda low, edit: None, match_of(early), "not yet"),
+        (lambda low, edit: lambda features, t: None, match_of(early), "not yet"),
+        (
+            lambda low, edit: lambda features, t: edit(features, t) if t >= low else None,
+            match_of(early),
+            "below `low` the edit returns nothing",
+        ),
         (only_if(lambda t, low: t < low), match_of(early), "it acts below `low`"),
         (only_if(lambda t, low: t > low), match_of(early), "t == low belongs to the window"),
         (lambda low, edit: edit, match_of(early), "leave the features as they are below"),
