@@ -219,6 +219,7 @@ def test_compare_takes_what_is_right():
     for found in ([1, 2], (1.0, 2.0), np.array([1, 2]), torch.tensor([1.0, 2.0 + 1e-6])):
         compare(found, torch.tensor([1.0, 2.0]), {"exchanged": [1, 2]})
     compare(torch.ones(2, requires_grad=True), [1, 1])
+    compare(tuple(torch.ones(2, requires_grad=True)), [1, 1])
     with pytest.raises(Wrong, match="^hint$"):
         compare(1, 2, otherwise="hint")
     compare(1, 2, within=1)

@@ -69,12 +69,15 @@ def _compare(
 
 
 def _numbers(x: Any) -> np.ndarray:
-    if hasattr(x, "detach"):  # a tensor
-        x = x.detach().cpu()
     try:
-        return np.asarray(x, dtype=float)
+        rows = [_detached(one) for one in x] if isinstance(x, (list, tuple)) else _detached(x)
+        return np.asarray(rows, dtype=float)
     except (TypeError, ValueError):
         raise Wrong(f"numbers are expected, and this is {printed(x)}") from None
+
+
+def _detached(x: Any) -> Any:
+    return x.detach().cpu() if hasattr(x, "detach") else x  # a tensor, or anything else
 
 
 def _close(a: np.ndarray, b: np.ndarray, within: float) -> bool:
