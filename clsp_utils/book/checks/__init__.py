@@ -64,6 +64,8 @@ def _compare(
         raise Wrong(f"one number is expected, and the shape of this is {answer.shape}")
     if answer.shape != truth.shape:
         raise Wrong(f"the shape is {answer.shape}, and {truth.shape} is expected")
+    if np.isfinite(truth).all() and not np.isfinite(answer).all():
+        raise Wrong("not all of it is finite: is there a division by 0, or a logarithm of 0?")
     off = np.abs(answer - truth).max()
     raise Wrong(otherwise or f"off by up to {off:.3g}, and no usual mistake explains it")
 

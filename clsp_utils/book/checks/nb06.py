@@ -192,6 +192,9 @@ def ranks(
     }
     compare(answer(x), right, mistakes, within=0.01 * right)
     rank = {method: float(answer(features_of(method))) for method in linear}
+    for method, found in rank.items():
+        if not math.isfinite(found):
+            raise Wrong(f"{method}: {found}: a singular value of 0 has no logarithm, and adds 0")
     agreement = stats.spearmanr([rank[name] for name in linear], list(linear.values()))[0]
     lines = (f"  {name}: RankMe {rank[name]:.1f}, linear {linear[name]:.3f}" for name in linear)
     return "\n".join(

@@ -34,7 +34,7 @@ def turned(answer: Any, encoder: nn.Module, pictures: Tensor) -> str:
         "bring the features to length 1: a cosine is at most 1": (right * foreign).sum(1).mean(),
         "that is 1 minus the cosine": 1 - cosine(foreign),
     }
-    compare(answer, cosine(foreign), mistakes, within=1e-4)
+    compare(answer, cosine(foreign), mistakes, within=6e-4)  # as it is printed, or nearer
     return f"{cosine(foreign):.3f}, where 1 is no change; so the exported encoder normalises itself"
 
 

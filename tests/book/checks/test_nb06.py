@@ -181,3 +181,13 @@ def test_ranks(said, answer, part):
     features = {"A": torch.eye(6), "B": torch.ones(6, 6) + 0.1 * torch.eye(6)}
     given = {"features_of": features.get, "linear": {"A": 0.9, "B": 0.5}}
     assert part in said("06.5", answer, **given)
+
+
+def test_rank_of_features_that_use_fewer_directions(said):
+    given = {"features_of": lambda method: torch.eye(6)[:, :2], "linear": {"A": 0.9, "B": 0.5}}
+
+    def padded(x):
+        return torch.cat([values(x), torch.zeros(1)]) if x.shape[1] == 2 else values(x)
+
+    text = said("06.5", lambda x: perplexity(padded(x)), **given)
+    assert text == "✗ 06.5: A: nan: a singular value of 0 has no logarithm, and adds 0\n"

@@ -41,6 +41,7 @@ NORMAL = normalise(to_float(PICTURES), FOREIGN)
     "answer, part",
     [
         (cosine(NORMAL), "✓"),
+        (round(cosine(NORMAL), 3), "✓"),
         (None, "not yet"),
         (1.0, "the encoder with itself"),
         (cosine(to_float(PICTURES)), "not normalised at all"),
