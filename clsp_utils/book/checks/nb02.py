@@ -28,6 +28,7 @@ def pool(answer: Callable) -> str:
             "channels first: all positions of the first channel, then those of the second": (
                 mean.permute(0, 2, 3, 1).flatten(1)
             ),
+            "go through the blocks row by row, not column by column": mean.mT.flatten(1),
             "average, in place of summing": blocks.sum((3, 5)).flatten(1),
             "average, in place of taking the largest": blocks.amax((3, 5)).flatten(1),
             "average over each block, in place of taking one of its positions": (

@@ -37,6 +37,7 @@ def mixing(answer: Callable) -> str:
         mistakes = {
             REVERSED: mix(h_anchor, h, w),
             "the anchor's part is missing": w * h,
+            "the noise branch's part is missing": (1 - w) * h_anchor,
             "the anchor is added in full: its share is 1 - w": w * h + h_anchor,
         }
         compare(answer(h, h_anchor, w), mix(h, h_anchor, w), mistakes)

@@ -44,6 +44,10 @@ def nt_xent_in_six_lines(answer: Callable) -> str:
         "a logit of 0 on the diagonal still counts, as exp(0) = 1: -inf leaves it out": (
             F.cross_entropy((cosines / temperature).fill_diagonal_(0), partner)
         ),
+        "a vector with itself counts exp(1 / temperature) in the sum, not 1": (
+            ((cosines / temperature).exp().sum(1) - 1).log().mean() - positives.mean()
+        ),
+        "that is the pull alone; the sum over the others is missing": -positives.mean(),
         "the temperature is missing": nt_xent(z1, z2, 1.0),
         "divide by the temperature, in place of multiplying with it": nt_xent(z1, z2, 2.0),
         "the partner of row i is row i + N, and of row i + N row i": F.cross_entropy(

@@ -67,9 +67,13 @@ def interval_by_hand(answer: Any) -> str:
             "the quantile of few seeds is that of t, not 1.96; and std(ddof=1) divides by n - 1": (
                 1.96 * values.std() / np.sqrt(n)
             ),
+            "the quantile depends on n: 4.30 is that of three values": (
+                stats.t.ppf(0.975, 2) * spread / np.sqrt(n)
+            ),
             "half the width, please": 2 * right,
         }
         by_half = {told: [mean, half] for told, half in halves.items()}
+        by_half["the mean comes first, then half the width"] = [right, mean]
         ends = [mean - right, mean + right]
         by_half["give the mean and half the width, not the two ends"] = ends
         compare(interval(values), [mean, right], by_half, part="interval")
@@ -114,6 +118,10 @@ def holm(answer: Callable, contrasts: pd.DataFrame) -> str:
         "a p value is at most 1, and none may fall below one before it": steps,
         "a p value is at most 1": np.maximum.accumulate(steps[order])[rank],
         "give the values in the order in which they came": np.sort(right),
+        "put the values back by adjusted[order] = ...; [order] sorts once more": (
+            np.sort(right)[order]
+        ),
+        "sort first: the smallest value counts m times, not the first": p * np.arange(m, 0, -1),
         "the smallest value counts m times, and the largest once": p * (rank + 1),
         "that is Benjamini and Hochberg's, which bounds the share of false ones": hochberg[rank],
     }

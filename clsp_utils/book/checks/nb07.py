@@ -18,6 +18,9 @@ def collapsed(answer: Any, features: np.ndarray) -> str:
         "the spread of one of the two sets is 0, so it counts once": 2 * trace,
         "the means are equal, so their distance is 0": float((features.mean(0) ** 2).sum()),
         "sum the variances over the features": trace / features.shape[1],
+        "np.cov takes a row for each feature: np.cov(features.T)": float(
+            features.var(1, ddof=1).sum()
+        ),
         "the covariance divides by N - 1": float(features.var(0).sum()),
     }
     rounded = min(5e-4, 0.4 / len(features))  # as a share, and less than N for N - 1 changes

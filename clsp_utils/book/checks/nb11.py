@@ -33,6 +33,7 @@ def mv_dhel(answer: Callable) -> str:
         ).mean(),
         "each pair of views counts once, l < l'": right - math.log(2),
         "take the logarithm for each view, then the sum": (others.logsumexp(0) - pairs).mean(),
+        "add up the views, in place of averaging": (others.mean(0) - pairs).mean(),
         "the negatives are those of the same view": contrastive.mv_info_nce(u, temperature),
         "the temperature is missing": contrastive.mv_dhel(u, 1.0),
         "the sign is wrong: a loss falls where views are alike": -right,

@@ -29,6 +29,7 @@ def cut(h, size):
             lambda h, size: cut(h, size).mean((3, 5)).permute(0, 2, 3, 1).flatten(1),
             "channels first",
         ),
+        (lambda h, size: cut(h, size).mean((3, 5)).mT.flatten(1), "not column by column"),
         (lambda h, size: cut(h, size).sum((3, 5)).flatten(1), "in place of summing"),
         (lambda h, size: F.adaptive_max_pool2d(h, size).flatten(1), "taking the largest"),
         (lambda h, size: h[:, :, :: 8 // size, :: 8 // size].flatten(1), "one of its positions"),

@@ -19,6 +19,7 @@ from clsp_utils.runtime import generator
         (lambda h, a, w: torch.lerp(a, h, w), "✓"),
         (lambda h, a, w: (1 - w) * h + w * a, "the direction is reversed"),
         (lambda h, a, w: w * h, "the anchor's part is missing"),
+        (lambda h, a, w: (1 - w) * a, "the noise branch's part is missing"),
         (lambda h, a, w: w * h + a, "the anchor is added in full"),
         (lambda h, a, w: h, "off by"),
     ],

@@ -37,6 +37,11 @@ def without_partner(z1, z2, temperature):
     return (x.scatter(1, partner, -torch.inf).logsumexp(1) - x.gather(1, partner)[:, 0]).mean()
 
 
+def with_one_less(z1, z2, temperature):
+    z, positives = torch.cat([z1, z2]), (z1 * z2).sum(1) / temperature
+    return ((z @ z.T / temperature).exp().sum(1) - 1).log().mean() - positives.mean()
+
+
 class WrongGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx, loss):
@@ -71,6 +76,8 @@ class WrongGradient(torch.autograd.Function):
         (one_way, "all 2N vectors look for their partner"),
         (lambda a, b, t: (one_way(a, b, t) + one_way(b, a, t)) / 2, "of the same view are"),
         (without_partner, "the partner belongs to the sum"),
+        (with_one_less, "counts exp(1 / temperature) in the sum, not 1"),
+        (lambda a, b, t: -(a * b).sum(1).mean() / t, "that is the pull alone"),
         (lambda a, b, t: 2 * len(a) * nt_xent(a, b, t), "a mean over all vectors"),
         (lambda a, b, t: 2 * nt_xent(a, b, t), "divide by 2N, not by N"),
         (lambda a, b, t: -nt_xent(a, b, t), "the sign is wrong"),

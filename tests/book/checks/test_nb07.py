@@ -19,6 +19,7 @@ TRACE = np.cov(FEATURES.T).trace()
         (2 * TRACE, "counts once"),
         ((FEATURES.mean(0) ** 2).sum(), "the means are equal"),
         (TRACE / 4, "sum the variances"),
+        (np.cov(FEATURES).trace(), "np.cov(features.T)"),
         (FEATURES.var(0).sum(), "divides by N - 1"),
     ],
 )

@@ -27,6 +27,11 @@ def log_of_sum(u, temperature):
     return (others.sum(0).log() - pairs.log()).mean()
 
 
+def mean_of_views(u, temperature):
+    others, pairs = parts(u, temperature)
+    return (others.log().mean(0) - pairs.log()).mean()
+
+
 @pytest.mark.parametrize(
     "answer, part",
     [
@@ -37,6 +42,7 @@ def log_of_sum(u, temperature):
         (lambda u, t: by_hand(u, t, own_view=True), "leave out l = l'"),
         (lambda u, t: by_hand(u, t, orders=1), "each pair of views counts once"),
         (log_of_sum, "the logarithm for each view"),
+        (mean_of_views, "in place of averaging"),
         (mv_info_nce, "of the same view"),
         (lambda u, t: by_hand(u, 1.0), "the temperature is missing"),
         (lambda u, t: -by_hand(u, t), "the sign is wrong"),
