@@ -29,7 +29,6 @@ from traitlets.config import Config
 
 from clsp_utils.book.report import report_page
 from clsp_utils.config import PROJECT, ConfigError, alike, is_hub_name
-from clsp_utils.data import check_place
 from clsp_utils.pipeline.profile import Profile, as_mapping
 from clsp_utils.pipeline.stages import read_anew
 from clsp_utils.store import locked, replace_file
@@ -176,7 +175,10 @@ def check_what_people_bring(profile: str, parameters: dict[str, Any]) -> None:
     """
     overrides, data, _ = split_settings(parameters)
     settings = Profile(profile, overrides, data)
-    check_place(settings.data)
+    if settings.data.path:
+        from clsp_utils.data import check_place  # seconds of imports
+
+        check_place(settings.data)
     for section, stage in settings.sections.items():
         source = getattr(stage, "source", "")
         on_hub = section == "diffusion" and is_hub_name(source) and not Path(source).exists()

@@ -88,7 +88,7 @@ def check_place(cfg: Data) -> None:
         arrangement(located(cfg.path))
     elif cfg.name == "imagenet100":
         arrangement(located(cfg.path), ("val",), read_wnids(located(cfg.wnids)))
-    elif cfg.path and not located(cfg.path).exists():
+    elif not located(cfg.path).exists():
         raise unusable(cfg.path, "there is no such file or folder")
 
 
