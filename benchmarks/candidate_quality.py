@@ -29,7 +29,7 @@ def measure(quick: bool) -> dict:
     def ours(
         steps: int, eta: float | None, precision: str, k: int = K, seed: int = 0
     ) -> np.ndarray:
-        return interpolate(unet, anchors.images, w, 1000, 0, k, steps, eta, seed, precision)
+        return interpolate(unet, anchors.images, w, 1000, k, steps, eta, seed, precision)
 
     def theirs() -> np.ndarray:
         g = generator(0, "authors", device=unet.device)

@@ -569,8 +569,10 @@ class InterpolatedBank(Bank, Interpolation, name="candidates", view="synthetic")
         from clsp_utils.positives import interpolate
 
         unet, images = job.get(self.unet), self.unet.data.train.images
-        how = (self.mix_weight, self.mix_below, self.mix_skips, self.k, self.steps, self.eta)
-        return lambda rows, seed: interpolate(unet, images[rows], *how, seed, self.precision)
+        how = (self.mix_weight, self.mix_below, self.k, self.steps, self.eta)
+        return lambda rows, seed: interpolate(
+            unet, images[rows], *how, seed, self.precision, self.mix_skips
+        )
 
 
 @frozen
@@ -609,8 +611,8 @@ class StudySamples(Seeded, name="study-samples"):
         from clsp_utils.positives import interpolate
 
         images, unet = self.unet.data.study_images(self.n).images, job.get(self.unet)
-        how = (self.mix_weight, self.mix_below, self.mix_skips, self.k, self.steps, self.eta)
-        samples = interpolate(unet, images, *how, self.seed, self.precision)
+        how = (self.mix_weight, self.mix_below, self.k, self.steps, self.eta)
+        samples = interpolate(unet, images, *how, self.seed, self.precision, self.mix_skips)
         np.save(job.out / "samples.npy", samples)
 
     def load(self, artifact: Artifact) -> np.ndarray:

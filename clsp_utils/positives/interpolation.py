@@ -16,9 +16,9 @@ def mix_in_anchor(
     anchors: Tensor,
     mix_weight: float,
     mix_below: int,
-    mix_skips: int,
     k: int,
     g: Generator,
+    mix_skips: int = 0,
 ) -> Edit:
     """The edit that mixes the anchor's mid-block features into the noise branch.
 
@@ -32,9 +32,9 @@ def mix_in_anchor(
         mix_weight: share of the noise branch, in [0, 1].
         mix_below: in 1..1000; 1000 mixes at all steps, fewer leave the first ones (with the largest
             t) to the noise branch.
+        g: draws the anchors' noise.
         mix_skips: how many skip connections are mixed, too, from the innermost outwards; 0 = none,
             as in the paper, whose authors mix 3 on STL-10.
-        g: draws the anchors' noise.
     """
     anchors = anchors.to(unet.device)
 
@@ -63,12 +63,12 @@ def interpolate(
     anchors: np.ndarray,
     mix_weight: float,
     mix_below: int,
-    mix_skips: int,
     k: int,
     steps: int,
     eta: float | None,
     seed: int,
     precision: str,
+    mix_skips: int = 0,
 ) -> np.ndarray:
     """k candidates of each anchor.
 
@@ -86,6 +86,6 @@ def interpolate(
     edit = None
     if mix_weight < 1:
         g_anchor = generator(seed, "anchor noise")
-        edit = mix_in_anchor(unet, x, mix_weight, mix_below, mix_skips, k, g_anchor)
+        edit = mix_in_anchor(unet, x, mix_weight, mix_below, k, g_anchor, mix_skips)
     out = sample(unet, noise, steps, eta, g, precision, edit)
     return out.numpy().reshape(len(anchors), k, *anchors.shape[1:])

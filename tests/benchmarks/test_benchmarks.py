@@ -59,7 +59,7 @@ def test_authors_candidates_are_the_package_s(benchmark, unet, monkeypatch, w):
     unclipped = {"clip_sample": False}
     monkeypatch.setattr(sampling, "DDIMScheduler", lambda **k: DDIMScheduler(**k | unclipped))
     anchors = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
-    ours = interpolate(unet, anchors, w, 1000, 0, 1, 10, 0.1, 7, "fp32")[:, 0]
+    ours = interpolate(unet, anchors, w, 1000, 1, 10, 0.1, 7, "fp32")[:, 0]
     g = generator(7, "noise branch")
     noise = torch.randn(4, 3, 8, 8, generator=g)
     x = to_diffusion_range(torch.from_numpy(anchors))

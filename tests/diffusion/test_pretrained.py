@@ -67,7 +67,7 @@ def test_the_authors_unet_plain_and_mixed(shape):
             if n:
                 skips[-n] = 0.1 * skips[-n] + 0.9 * skips_anchor[-n]
             outputs.append(theirs.decode(0.1 * h + 0.9 * h_anchor, skips, temb))
-            edit = mix_in_anchor(ours, anchor, 0.1, 1000, n, 1, generator(0))
+            edit = mix_in_anchor(ours, anchor, 0.1, 1000, 1, generator(0), n)
             found = decode(ours, *edit(encode(ours, x, t), torch.tensor(t)))
             torch.testing.assert_close(found, outputs[-1], rtol=0, atol=2e-4)
             assert (outputs[-1] - outputs[-2]).abs().max() > 1e-2

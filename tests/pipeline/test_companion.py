@@ -75,7 +75,7 @@ def test_samples_of_the_study_are_candidates_of_its_first_images(home):
     found = {below: c.get(StudySamples, mix_below=below, **how) for below in (1000, 600)}
     for below, samples in found.items():
         assert np.array_equal(
-            samples, interpolate(c.unet, images, 0.5, below, 0, 2, 4, 0.5, 0, "fp32")
+            samples, interpolate(c.unet, images, 0.5, below, 2, 4, 0.5, 0, "fp32")
         )
     assert not np.array_equal(*found.values())
 

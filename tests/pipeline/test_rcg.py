@@ -160,8 +160,8 @@ def test_several_candidates_of_some_anchors_are_made_as_the_banks(home, kind):
     unet = c.pipeline.get(bank.unet)
     if kind is InterpolatedBank:
         images = c.data.train.images[rows]
-        mixing = (bank.mix_weight, bank.mix_below, bank.mix_skips)
-        expected = interpolate(unet, images, *mixing, 3, bank.steps, bank.eta, seed, "fp32")
+        how = (bank.mix_weight, bank.mix_below, 3, bank.steps, bank.eta, seed, "fp32")
+        expected = interpolate(unet, images, *how)
     else:
         conditions = {
             RcgBank: lambda: c.get(Representation), ClusterBank: lambda: c.get(Clusters),

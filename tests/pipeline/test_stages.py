@@ -291,7 +291,7 @@ def test_banks_hold_the_candidates_of_their_anchors_batch_by_batch(home):
     for i in range(3):
         rows, seed = slice(100 * i, 100 * (i + 1)), seed_for(0, "bank", i)
         expected = interpolate(
-            c.unet, images[rows], how.mix_weight, 500, 1, 2, how.steps, how.eta, seed, "fp32"
+            c.unet, images[rows], how.mix_weight, 500, 2, how.steps, how.eta, seed, "fp32", 1
         )
         assert np.array_equal(of_anchors[rows], expected)
         expected = conditional_samples(

@@ -22,7 +22,7 @@ def unet():
 
 
 def make(unet, mix_weight, k=3, anchors=ANCHORS, eta=None, seed=7, mix_below=1000, mix_skips=0):
-    how = (mix_weight, mix_below, mix_skips, k, STEPS, eta, seed, "fp32")
+    how = (mix_weight, mix_below, k, STEPS, eta, seed, "fp32", mix_skips)
     return interpolate(unet, anchors, *how)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -373,6 +374,7 @@ def asked(monkeypatch):
 
     def record(cpu):
         calls.append((cpu, dict(os.environ)))
+        return SimpleNamespace(num_processes=1)
 
     for name in (*LAUNCHED, *(name for one in SCHEDULED.values() for name in one), "CLSP_DEVICE"):
         monkeypatch.setenv(name, "")  # so that what is taken away comes back

@@ -73,7 +73,7 @@ def bank(folder: Path) -> np.ndarray:
     wait_for_all()
 
     def make(rows, seed):
-        return interpolate(net, IMAGES[rows], 0.1, 600, 1, 2, 2, 0.5, seed, "fp32")
+        return interpolate(net, IMAGES[rows], 0.1, 600, 2, 2, 0.5, seed, "fp32")
 
     fill_bank(folder, make, 5, 0, share)
     wait_for_all()
