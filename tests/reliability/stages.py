@@ -200,15 +200,15 @@ def die_at(point, count_in=None):
         setattr(module, name, watched(getattr(module, name)))
 
 
-def die_after(entries):
-    """SIGKILL in the middle, when so many steps or batches are done and all are on the disk."""
+def die_after(entries, by=signal.SIGKILL):
+    """A signal in the middle, when so many steps or batches are done and all are on the disk."""
     done = [0]
     after_step, interpolate = Checkpoint.after_step, positives.interpolate
 
     def count():
         done[0] += 1
-        if done[0] > entries:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if done[0] == entries + 1:
+            os.kill(os.getpid(), by)
 
     def step(self, *rest):
         count()

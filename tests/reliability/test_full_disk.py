@@ -3,11 +3,14 @@
 import os
 import random
 import shutil
+import signal
 import subprocess
+import time
 
+import psutil
 import pytest
 from homes import clsp, contents, leftovers
-from stages import Stage, limit_files, read_diary
+from stages import Stage, die_after, limit_files, read_diary
 
 from clsp_utils.store import Request, Store, StoreError
 
@@ -91,10 +94,13 @@ def test_file_that_may_not_grow(reference, place, name, round):
 @pytest.mark.item("3 full disk", "goes on from its checkpoint")
 def test_work_that_was_done_before_the_disk_was_full_is_kept(reference, disk):
     home = reference.before_stage("diffusion", disk / "home")
-    stage = Stage("diffusion", home)
-    while not any(what == "step" and number >= 20 for _, what, _, number in read_diary(home)):
+    stage = Stage("diffusion", home, die_after, (20, signal.SIGSTOP))  # so that it waits
+    process = psutil.Process(stage.process.pid)
+    while process.status() != psutil.STATUS_STOPPED:
         assert stage.process.is_alive(), stage.said()
+        time.sleep(0.01)
     fill(disk, 0)
+    process.resume()
     stage.wait()
     assert_told(stage, "No space left on device")
     (disk / "ballast").unlink()
