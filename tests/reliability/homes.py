@@ -45,7 +45,7 @@ class Reference:
         warm_up()
         for stage in STAGES:
             self.before[stage] = folder / f"before {stage}"
-            shutil.copytree(home, self.before[stage], ignore=shutil.ignore_patterns("log", "diary"))
+            shutil.copytree(home, self.before[stage], ignore=shutil.ignore_patterns("diary"))
             run = Stage(stage, home)
             assert run.wait() == 0, run.said()
             self.seconds[stage], self.after[stage] = run.seconds, contents(home)
@@ -59,7 +59,7 @@ class Reference:
     def finished(self, folder):
         """A home in which all is made."""
         shutil.copytree(
-            self.home, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("log", "diary")
+            self.home, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("diary")
         )
         return folder
 

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -64,15 +65,17 @@ def warm_up():
 
 
 class Stage:
-    """A process that makes one stage below `home`; what it says goes to `home/log`.
+    """A process that makes one stage below `home`; what it says goes to a file elsewhere.
 
     Args:
         prepare: called in the process before the stage, with `arguments`; a function of a module.
     """
 
     def __init__(self, name, home, prepare=None, arguments=(), overrides=OVERRIDES, threads=1):
-        self.home, self.start = home, time.monotonic()
-        job = (name, home, prepare, arguments, overrides, threads)
+        self.start = time.monotonic()
+        # Not on the disk of `home`, which may be full.
+        self.log = tempfile.NamedTemporaryFile(suffix=".log")  # noqa: SIM115
+        job = (name, home, self.log.name, prepare, arguments, overrides, threads)
         self.process = _context.Process(target=_make, args=job)
         self.process.start()
 
@@ -96,15 +99,14 @@ class Stage:
         return moment
 
     def said(self):
-        log = self.home / "log"
-        return log.read_text() if log.exists() else ""
+        return Path(self.log.name).read_text()
 
 
-def _make(name, home, prepare, arguments, overrides, threads):
+def _make(name, home, log, prepare, arguments, overrides, threads):
     os.setsid()
     home.mkdir(parents=True, exist_ok=True)
-    log = os.open(home / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1), os.dup2(log, 2)
+    said = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(said, 1), os.dup2(said, 2)
     sys.stdout.reconfigure(line_buffering=True)
     os.environ["CLSP_HOME"] = str(home)
     torch.set_num_threads(threads)

@@ -99,7 +99,7 @@ def test_work_that_was_done_before_the_disk_was_full_is_kept(reference, disk):
     while process.status() != psutil.STATUS_STOPPED:
         assert stage.process.is_alive(), stage.said()
         time.sleep(0.01)
-    fill(disk, MIB // 16)  # room for what it says, not for a checkpoint
+    fill(disk, MIB // 16)  # room for its diary, not for a checkpoint
     process.resume()
     stage.wait()
     assert_told(stage, "No space left on device")
