@@ -11,7 +11,7 @@ from clsp_utils.diffusion.pretrained import (
     weights_digest,
 )
 from clsp_utils.diffusion.sampling import Edit, Variance, ancestral, plain_samples, sample
-from clsp_utils.diffusion.train import min_snr_weight, train
+from clsp_utils.diffusion.train import condition_size, min_snr_weight, train
 from clsp_utils.diffusion.unet import (
     BETAS,
     Features,

@@ -18,6 +18,16 @@ from clsp_utils.diffusion.unet import BETAS, build_unet, decode, encode, hide, n
 LABEL_DROPOUT = 0.1  # share of images whose condition a model does not see (2207.12598)
 
 
+def condition_size(condition: np.ndarray | None) -> tuple[int, int]:
+    """How many classes a condition `(N,)` has, and how many numbers a vector of one `(N, D)`.
+
+    What it is not is 0: `build_unet` then builds a UNet without.
+    """
+    if condition is None:
+        return 0, 0
+    return (int(condition.max()) + 1, 0) if condition.ndim == 1 else (0, condition.shape[1])
+
+
 def train(
     cfg: Diffusion,
     images: np.ndarray,
@@ -57,14 +67,9 @@ def train(
         runtime.Diverged: the loss is not finite.
     """
     device, share = runtime.device(), runtime.my_share()
-    n_classes = n_features = 0
-    if condition is not None and condition.ndim == 1:
-        n_classes = int(condition.max()) + 1
-    elif condition is not None:
-        n_features = condition.shape[1]
     with torch.random.fork_rng():
         torch.manual_seed(runtime.seed_for(seed, "unet weights"))
-        unet = build_unet(cfg.unet, images.shape[1], n_classes, n_features, beta_end)
+        unet = build_unet(cfg.unet, images.shape[1], *condition_size(condition), beta_end)
     if unconditional is not None:
         unet.load_state_dict(unconditional.state_dict(), strict=False)  # they lack a condition
         torch.nn.init.zeros_(unet.class_embedding.weight)

@@ -35,11 +35,13 @@ def _refuse_another_checkout(project: Path) -> None:
 TOLD_BRIEFLY = (ConfigError, StoreError, Diverged, KeyboardInterrupt)
 
 
-def _tell_briefly(shell: Any, kind: type, error: BaseException, *trace: Any, **more: Any) -> None:
+def _tell_briefly(
+    shell: Any, kind: type, error: BaseException, trace: Any, tb_offset: int | None = None
+) -> None:
     """Shows an error of a notebook without the calls that led to it; `%tb` shows these."""
     if isinstance(error, KeyboardInterrupt):
         error = kind("stopped. Run the cell again, and it goes on where it was.")
-    shell.showtraceback((kind, error, trace[0]), exception_only=True)
+    shell.showtraceback((kind, error, trace), exception_only=True)
 
 
 class Companion:

@@ -88,12 +88,8 @@ class RepresentationDiffusion(ConditionalDiffusion, name="representation-diffusi
 
     representation: Representation
 
-    def condition(self, job: Job) -> np.ndarray:
-        return job.get(self.representation)
-
-    @property
-    def condition_size(self) -> tuple[int, int]:
-        return 0, self.representation.stand_in().shape[1]
+    def condition(self, get: Callable[[Stage], Any]) -> np.ndarray:
+        return get(self.representation)
 
     def load(self, artifact: Artifact) -> Any:
         """The UNet in eval mode, on the device."""
@@ -116,12 +112,8 @@ class ClusterDiffusion(ConditionalDiffusion, name="cluster-diffusion"):
 
     clusters: Clusters
 
-    def condition(self, job: Job) -> np.ndarray:
-        return job.get(self.clusters)
-
-    @property
-    def condition_size(self) -> tuple[int, int]:
-        return self.clusters.n_clusters, 0
+    def condition(self, get: Callable[[Stage], Any]) -> np.ndarray:
+        return get(self.clusters)
 
 
 # positives ----------------------------------------------------------------------------------------

@@ -266,28 +266,23 @@ class ConditionalDiffusion(TrainedDiffusion):
                 f"unet that is trained here, with diffusion.source=''."
             )
 
-    def condition(self, job: Job) -> np.ndarray:
+    def condition(self, get: Callable[[Stage], Any]) -> np.ndarray:
         """What the model is conditioned on: classes `(N,)`, or fp32 vectors `(N, D)`."""
-        raise NotImplementedError
-
-    @property
-    def condition_size(self) -> tuple[int, int]:
-        """How many classes (0: no classes), and how many numbers a vector has (0: no vectors)."""
         raise NotImplementedError
 
     def stand_in(self) -> Any:
         """An untrained UNet."""
-        from clsp_utils.diffusion import build_unet
+        from clsp_utils.diffusion import build_unet, condition_size
         from clsp_utils.runtime import to_device
 
-        unet = build_unet(self.unet, self.data.size, *self.condition_size, self.beta_end)
-        return to_device(unet.eval())
+        sizes = condition_size(self.condition(lambda stage: stage.stand_in()))
+        return to_device(build_unet(self.unet, self.data.size, *sizes, self.beta_end).eval())
 
     def train(self, job: Job, cfg: Diffusion) -> tuple:
         from clsp_utils.diffusion import train
 
         start = job.get(self.start) if self.start else None
-        how = (self.seed, job.work, self.precision, self.condition(job), start, self.section)
+        how = (self.seed, job.work, self.precision, self.condition(job.get), start, self.section)
         return train(cfg, self.data.train.images, *how, self.beta_end, self.condition_lr)
 
 
@@ -305,12 +300,8 @@ class ClassDiffusion(TrainedByOthers, ConditionalDiffusion, name="class-diffusio
             if misfit := conditional_misfit(self.source, *images):
                 raise ConfigError(misfit)
 
-    def condition(self, job: Job) -> np.ndarray:
+    def condition(self, get: Callable[[Stage], Any]) -> np.ndarray:
         return self.data.train.labels
-
-    @property
-    def condition_size(self) -> tuple[int, int]:
-        return int(self.data.train.labels.max()) + 1, 0
 
     def stand_in(self) -> Any:
         """An untrained UNet, or that of others."""
@@ -589,7 +580,7 @@ def samples_of_conditions(bank: Any, job: Job) -> Callable[[slice, int], np.ndar
     """The sampler of a bank whose model is conditioned: samples of each anchor's condition."""
     from clsp_utils.positives import conditional_samples
 
-    unet, condition = job.get(bank.unet), bank.unet.condition(job)
+    unet, condition = job.get(bank.unet), bank.unet.condition(job.get)
     how = (bank.k, bank.steps, bank.eta, bank.guidance)
     return lambda rows, seed: conditional_samples(unet, condition[rows], *how, seed, bank.precision)
 

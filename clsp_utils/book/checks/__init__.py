@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+NO_PERCENT = "give a share in [0, 1], not percent"
+
 
 class Wrong(Exception):
     """An answer is not right; the message says, in one sentence, what the mistake may be."""

@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from clsp_utils.book.checks import Wrong, compare, entries, returns_nothing
+from clsp_utils.book.checks import NO_PERCENT, Wrong, compare, entries, returns_nothing
 from clsp_utils.diffusion import Edit, Features, sample
 from clsp_utils.runtime import generator
 
@@ -89,8 +89,7 @@ def chance_level(answer: Any, plain: np.ndarray, bare: np.ndarray) -> str:
             np.mean(plain[: len(bare)] == bare[: len(plain)])
         ),
     }
-    percent = "give a share in [0, 1], not percent"
-    compare(answer, right, mistakes, within=0.005, percent=percent)
+    compare(answer, right, mistakes, within=0.005, percent=NO_PERCENT)
     most = int(q.argmax())
     return f"chance is {right:.1%}; in bare backgrounds the judge says {most} in {q[most]:.0%}"
 

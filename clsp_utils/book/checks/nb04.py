@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from torch import Tensor
 
-from clsp_utils.book.checks import Wrong, compare, entries, returns_nothing
+from clsp_utils.book.checks import NO_PERCENT, Wrong, compare, entries, returns_nothing
 from clsp_utils.data import Images, to_diffusion_range, to_uint8
 from clsp_utils.diffusion import (
     BETAS,
@@ -115,9 +115,8 @@ def promise(answer: Any, curve: pd.DataFrame, companion: Any, shared: dict[str, 
         "that is the curve at w = 0.1: w = 0.9 leaves 10 % of the anchor": at(0.1, "agreement"),
         "that is the background match": at(0.9, "background_match"),
     }
-    percent = "give a share in [0, 1], not percent"
     line = "interpolate the agreement linearly, with np.interp"
-    compare(promised, right, mistakes, line, 2e-3, percent, "promised")
+    compare(promised, right, mistakes, line, 2e-3, NO_PERCENT, "promised")
     anchors = companion.study_images
 
     def sampled(w: float) -> np.ndarray:
@@ -131,7 +130,7 @@ def promise(answer: Any, curve: pd.DataFrame, companion: Any, shared: dict[str, 
             sampled(0.9), anchors.background_or_image
         ),
     }
-    compare(measured, truth, mistakes, within=5e-3, percent=percent, part="measured")
+    compare(measured, truth, mistakes, within=5e-3, percent=NO_PERCENT, part="measured")
     off, half = round(100 * (right - truth)), 1.96 * (truth * (1 - truth) / len(anchors)) ** 0.5
     side = f"{abs(off)} points too {'high' if off > 0 else 'low'}" if off else "right"
     if off and abs(right - truth) <= half:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsp_utils import evaluation
-from clsp_utils.book.checks import Wrong, compare, entries
+from clsp_utils.book.checks import NO_PERCENT, Wrong, compare, entries
 from clsp_utils.runtime import generator
 
 
@@ -90,9 +90,8 @@ def interval_by_hand(answer: Any) -> str:
             2 * stats.t.cdf(1.96 * np.sqrt(3), 2) - 1
         ),
     }
-    percent = "give a share in [0, 1], not percent"
     count = "draw a few thousand times, and count how often mean - half <= 0 <= mean + half"
-    compare(covers, with_normal, mistakes, count, 0.02, percent, "covers")
+    compare(covers, with_normal, mistakes, count, 0.02, NO_PERCENT, "covers")
     return f"with three seeds 1.96 covers {with_normal:.0%} of the time, your interval {own:.0%}"
 
 

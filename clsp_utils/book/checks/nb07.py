@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from clsp_utils.book.checks import compare
+from clsp_utils.book.checks import NO_PERCENT, compare
 
 
 def collapsed(answer: Any, features: np.ndarray) -> str:
@@ -37,8 +37,7 @@ def smallest_p(answer: Any) -> str:
         "that is for six moments": 2 / factorial(6),
         "p is at least the share of orders that are as extreme, and so never 0": 0.0,
     }
-    percent = "give a share in [0, 1], not percent"
-    compare(answer, 2 / factorial(4), mistakes, within=5e-3, percent=percent)
+    compare(answer, 2 / factorial(4), mistakes, within=5e-3, percent=NO_PERCENT)
     return f"{2 / factorial(4):.3f}: four points can never be significant at 0.05"
 
 

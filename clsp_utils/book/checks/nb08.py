@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from clsp_utils.book.checks import compare
+from clsp_utils.book.checks import NO_PERCENT, compare
 from clsp_utils.runtime import generator
 
 SIZES = (40, 15, 5)  # anchors of each class in the cluster
@@ -21,8 +21,7 @@ def agreement(answer: Any) -> str:
         "divide once more: both the anchor and the sample are drawn from the cluster": n * right,
         "that is the chance to differ": 1 - right,
     }
-    percent = "give a share in [0, 1], not percent"
-    compare(answer, right, mistakes, within=5e-3, percent=percent)
+    compare(answer, right, mistakes, within=5e-3, percent=NO_PERCENT)
     return f"{right:.3f}, less than the purity of {max(SIZES) / n:.3f}"
 
 

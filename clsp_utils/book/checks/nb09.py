@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clsp_utils.book.checks import compare, entries, printed
+from clsp_utils.book.checks import NO_PERCENT, compare, entries, printed
 from clsp_utils.evaluation import accuracy, mean_per_class
 
 
@@ -16,17 +16,16 @@ def two_accuracies(answer: Any) -> str:
     labels = torch.tensor([0] * 90 + [1] * 10)
     cat = torch.zeros(100, dtype=torch.int64)
     right = accuracy(cat, labels), mean_per_class(cat, labels)
-    percent = "give a share in [0, 1], not percent"
     mistakes = {"that is the mean per class": right[1]}
     count = "count the images that are named rightly"
-    compare(top1, right[0], mistakes, count, percent=percent, part="top-1")
+    compare(top1, right[0], mistakes, count, percent=NO_PERCENT, part="top-1")
     mistakes = {
         "the dogs count as much as the cats, and none is right": right[0],
         "the accuracy of the dogs belongs to the mean, too": 1.0,
         "divide the sum by the number of classes": 0.9 / 2,
     }
     mean = "the mean of 90 of 90 and 0 of 10"
-    compare(per_class, right[1], mistakes, mean, percent=percent, part="mean per class")
+    compare(per_class, right[1], mistakes, mean, percent=NO_PERCENT, part="mean per class")
     return f"top-1 {right[0]:.2f}, mean per class {right[1]:.2f}, which is guessing between two"
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clsp_utils.book.checks import compare, entries
+from clsp_utils.book.checks import NO_PERCENT, compare, entries
 from clsp_utils.data import NORMALISATION, normalise, to_float
 
 
@@ -43,7 +43,6 @@ def copies(answer: Any) -> str:
     score, too_good = entries(answer, "score", "too good")
     share, without = 0.2, 0.6
     right = share + (1 - share) * without
-    percent = "give a share in [0, 1], not percent"
     mistakes = {
         "that is without copies; the copies are right": without,
         "only the pictures without a copy can be wrong": share + without,
@@ -51,7 +50,7 @@ def copies(answer: Any) -> str:
         "a picture with a copy is right, whatever the others are": 1 - share * without,
     }
     sum_of_both = "the copies are right, of the others 60 %"
-    compare(score, right, mistakes, sum_of_both, 1e-3, percent, "score")
+    compare(score, right, mistakes, sum_of_both, 1e-3, NO_PERCENT, "score")
     mistakes = {
         "not all copies are gained, 60 % of them would have been right anyway": share,
         "the difference of the two scores, not its ratio to one of them": (
@@ -60,7 +59,7 @@ def copies(answer: Any) -> str:
         "what is said minus what is true": without - right,
     }
     difference = "the score minus 0.6"
-    compare(too_good, right - without, mistakes, difference, 1e-3, percent, "too good")
+    compare(too_good, right - without, mistakes, difference, 1e-3, NO_PERCENT, "too good")
     return f"it says {right:.2f}, which is {right - without:.2f} too good"
 
 

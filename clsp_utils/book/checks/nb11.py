@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsp_utils import contrastive
-from clsp_utils.book.checks import compare, printed
+from clsp_utils.book.checks import NO_PERCENT, compare, printed
 from clsp_utils.runtime import generator
 
 
@@ -58,8 +58,7 @@ def weight(answer: Any, attraction: Callable[[Tensor], Tensor]) -> str:
         "the distances are squared, and stay so": 1 / (1 + math.exp(-(1.5**0.5 - 0.5**0.5))),
         "divide by the sum of both exponentials": math.exp(1.5),
     }
-    percent = "give a share in [0, 1], not percent"
-    compare(answer, right, mistakes, within=5e-3, percent=percent)
+    compare(answer, right, mistakes, within=5e-3, percent=NO_PERCENT)
     u = F.normalize(torch.randn(2, 8, 16, generator=generator("11.2")), dim=2)
     shares = ", ".join(f"{share:.2f}" for share in attraction(torch.stack([u[0], u[0], u[1]])))
     return f"{right:.3f}; two equal views and a far third get {shares}"
